@@ -1,1 +1,14 @@
-//! x
+//! The rules of Image Factory: pure functions over plain data.
+//!
+//! Nothing here reads a clock, the environment, a cluster or a database; what a rule needs is an
+//! argument, and what it decides is a value. The operator, the agent and the Pods share it.
+
+pub mod conditions;
+pub mod ids;
+pub mod inputs;
+pub mod loglevel;
+pub mod method;
+
+pub mod queue;
+pub mod reason;
+pub mod status;
