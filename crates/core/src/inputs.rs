@@ -40,9 +40,7 @@ const VERSION: &str = "v1";
 
 /// Hash of the inputs of a spec in its JSON form: `v1:` and 64 hex digits of SHA-256.
 pub fn hash(spec: &Value) -> String {
-    let digest = Sha256::digest(canonical(spec).to_string());
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{VERSION}:{hex}")
+    format!("{VERSION}:{}", hex::encode(Sha256::digest(canonical(spec).to_string())))
 }
 
 /// Inputs only, defaults and empties left out. Members are inserted in the order of their keys: the

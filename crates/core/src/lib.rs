@@ -6,9 +6,13 @@
 pub mod conditions;
 pub mod ids;
 pub mod inputs;
+pub mod inspection;
 pub mod loglevel;
 pub mod method;
-
+pub mod outcome;
+pub mod pod;
+pub mod push;
 pub mod queue;
 pub mod reason;
+pub mod report;
 pub mod status;

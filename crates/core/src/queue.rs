@@ -46,7 +46,7 @@ pub struct Assignment {
 }
 
 /// Plans the claim. Builds of tenants that are not in `tenants` are left alone.
-pub fn plan(mut tenants: Vec<Tenant>, mut workers: Vec<Worker>, heads: Vec<Head>) -> Vec<Assignment> {
+pub fn plan(mut tenants: Vec<Tenant>, mut workers: Vec<Worker>, heads: &[Head]) -> Vec<Assignment> {
     let mut queues: Vec<Vec<Head>> = tenants
         .iter()
         .map(|tenant| {
@@ -140,17 +140,17 @@ mod tests {
     #[test]
     fn the_oldest_build_of_a_tenant_starts_first_and_its_limit_holds() {
         let heads = vec![head(13, 1, 30), head(11, 1, 10), head(12, 1, 20)];
-        assert_eq!(builds(&plan(vec![tenant(1, 0, 2)], vec![worker(9, 0, 10)], heads)), [11, 12]);
+        assert_eq!(builds(&plan(vec![tenant(1, 0, 2)], vec![worker(9, 0, 10)], &heads)), [11, 12]);
     }
 
     #[test]
     fn priority_counts_only_where_the_policy_says_so() {
         let mut heads = vec![head(11, 1, 10), head(12, 1, 20)];
         heads[1].priority = 5;
-        assert_eq!(builds(&plan(vec![tenant(1, 0, 9)], vec![worker(9, 0, 1)], heads.clone())), [11]);
+        assert_eq!(builds(&plan(vec![tenant(1, 0, 9)], vec![worker(9, 0, 1)], &heads)), [11]);
         let mut ordered = tenant(1, 0, 9);
         ordered.by_priority = true;
-        assert_eq!(builds(&plan(vec![ordered], vec![worker(9, 0, 1)], heads)), [12]);
+        assert_eq!(builds(&plan(vec![ordered], vec![worker(9, 0, 1)], &heads)), [12]);
     }
 
     #[test]
@@ -160,13 +160,13 @@ mod tests {
         let light = tenant(2, 1, 10);
         // 2 ÷ 3 < 1 ÷ 1, then 3 ÷ 3 = 1 ÷ 1 and the older head decides.
         let heads = vec![head(11, 1, 10), head(12, 1, 11), head(21, 2, 5)];
-        assert_eq!(builds(&plan(vec![heavy, light], vec![worker(9, 0, 10)], heads)), [11, 21, 12]);
+        assert_eq!(builds(&plan(vec![heavy, light], vec![worker(9, 0, 10)], &heads)), [11, 21, 12]);
     }
 
     #[test]
     fn a_tenant_without_room_holds_up_no_other() {
         let heads = vec![head(11, 1, 1), head(21, 2, 9)];
-        assert_eq!(builds(&plan(vec![tenant(1, 4, 4), tenant(2, 0, 4)], vec![worker(9, 0, 10)], heads)), [21]);
+        assert_eq!(builds(&plan(vec![tenant(1, 4, 4), tenant(2, 0, 4)], vec![worker(9, 0, 10)], &heads)), [21]);
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
         let mut own = worker(9, 0, 10);
         own.tenant = Some(id(1));
         let heads = vec![head(11, 1, 5), head(21, 2, 1)];
-        assert_eq!(builds(&plan(vec![tenant(1, 0, 4), tenant(2, 0, 4)], vec![own], heads)), [11]);
+        assert_eq!(builds(&plan(vec![tenant(1, 0, 4), tenant(2, 0, 4)], vec![own], &heads)), [11]);
     }
 
     proptest! {
@@ -193,8 +193,8 @@ mod tests {
             let heads: Vec<Head> = queued.iter().enumerate().map(|(index, &(owner, priority, second))| Head {
                 build: id(1000 + index as u128), tenant: id(owner as u128), priority, queued_at: at(second),
             }).collect();
-            let made = plan(tenants.clone(), workers.clone(), heads.clone());
-            prop_assert_eq!(&made, &plan(tenants.clone(), workers.clone(), heads.clone()));
+            let made = plan(tenants.clone(), workers.clone(), &heads);
+            prop_assert_eq!(&made, &plan(tenants.clone(), workers.clone(), &heads));
 
             let owner: HashMap<Uuid, Uuid> = heads.iter().map(|head| (head.build, head.tenant)).collect();
             let mut seen = std::collections::HashSet::new();

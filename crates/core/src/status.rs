@@ -47,12 +47,12 @@ impl Status {
     /// `in_progress → queued` is legal only for a claim whose Job was never created; the statement
     /// that does it checks that.
     pub const fn may_follow(self, from: Option<Self>) -> bool {
-        match (from, self) {
+        matches!(
+            (from, self),
             (None, Self::Queued)
-            | (Some(Self::Queued), Self::InProgress | Self::Cancelled | Self::Failed)
-            | (Some(Self::InProgress), Self::Success | Self::Failed | Self::Cancelled | Self::Queued) => true,
-            _ => false,
-        }
+                | (Some(Self::Queued), Self::InProgress | Self::Cancelled | Self::Failed)
+                | (Some(Self::InProgress), Self::Success | Self::Failed | Self::Cancelled | Self::Queued)
+        )
     }
 }
 
