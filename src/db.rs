@@ -3,11 +3,12 @@
 //! Times of rows are the database's own (`now()`), so that a wrong clock on a node changes no
 //! history. Every function takes what it needs and gives rows or facts; none decides.
 
-pub mod artifacts;
 pub mod builds;
+pub mod launches;
 pub mod logs;
 pub mod policies;
 pub mod queue;
+pub mod results;
 pub mod settings;
 pub mod transitions;
 pub mod workers;

@@ -80,7 +80,7 @@ pub async fn enqueue(pool: &PgPool, new: &NewAttempt) -> Result<Option<Uuid>> {
     let id = clock::new_id();
     match insert(&mut tx, id, new).await {
         Ok(()) => {}
-        Err(error) if error.breaks("builds_uid_run_attempt_key") => return Ok(None),
+        Err(error) if error.breaks("builds_resource_uid_run_attempt_key") => return Ok(None),
         Err(error) => return Err(error),
     }
     if let Some((reason, message)) = &new.refused {
@@ -106,7 +106,7 @@ async fn insert(conn: &mut PgConnection, id: Uuid, new: &NewAttempt) -> Result<(
     // The project's row is locked to the end of the transaction: numbers have no gap and no double.
     let project = sqlx::query!(
         "insert into projects (id, tenant_id, name, next_build_number) values ($1, $2, $3, 2)
-         on conflict on constraint projects_tenant_name_key
+         on conflict on constraint projects_tenant_id_name_key
          do update set next_build_number = projects.next_build_number + 1
          returning id, next_build_number - 1 as \"number!\"",
         clock::new_id(),
@@ -117,7 +117,7 @@ async fn insert(conn: &mut PgConnection, id: Uuid, new: &NewAttempt) -> Result<(
     .await?;
     let image = sqlx::query_scalar!(
         "insert into images (id, project_id, repository, tag) values ($1, $2, $3, $4)
-         on conflict on constraint images_project_repository_tag_key do update set tag = excluded.tag
+         on conflict on constraint images_project_id_repository_tag_key do update set tag = excluded.tag
          returning id",
         clock::new_id(),
         project.id,
@@ -165,7 +165,7 @@ async fn insert(conn: &mut PgConnection, id: Uuid, new: &NewAttempt) -> Result<(
     Ok(())
 }
 
-async fn tenant(conn: &mut PgConnection, uid: &str, name: &str) -> Result<Uuid> {
+pub(super) async fn tenant(conn: &mut PgConnection, uid: &str, name: &str) -> Result<Uuid> {
     Ok(sqlx::query_scalar!(
         "insert into tenants (id, uid, name) values ($1, $2, $3)
          on conflict on constraint tenants_uid_key do update set name = excluded.name
