@@ -1,1 +1,3 @@
-//! x
+//! The rules of Image Factory: pure functions and data. No I/O, no clock, no environment.
+
+pub mod method;
