@@ -60,7 +60,7 @@ const DEFAULT_JOB_TTL: Duration = Duration::from_mins(10);
 #[x_kube(validation = unavailable("spec.secrets", "!has(self.secrets) || size(self.secrets) == 0"))]
 #[x_kube(validation = unavailable("spec.ssh", "!has(self.ssh)"))]
 #[x_kube(validation = unavailable("spec.environment", "!has(self.environment) || size(self.environment) == 0"))]
-#[x_kube(validation = unavailable("spec.options", "!has(self.options)"))]
+#[x_kube(validation = unavailable("spec.options", "!has(self.options) || size(dyn(self.options)) == 0"))]
 #[x_kube(validation = unavailable("spec.platforms", "!has(self.platforms) || size(self.platforms) == 0"))]
 #[x_kube(validation = unavailable("spec.sbom", "!has(self.sbom) || !self.sbom"))]
 #[x_kube(validation = unavailable("spec.provenance", "!has(self.provenance) || !self.provenance"))]

@@ -66,7 +66,7 @@ pub struct Resources {
         "spec.resources.requests takes only cpu, memory and ephemeral-storage"
     ))]
     #[x_kube(validation = (
-        "self.all(name, isQuantity(string(self[name])) && quantity(string(self[name])).sign() >= 0)",
+        "self.all(name, isQuantity(string(self[name])) && sign(quantity(string(self[name]))) >= 0)",
         "each of spec.resources.requests must be a quantity of at least 0, such as 500m or 1Gi"
     ))]
     pub requests: BTreeMap<String, Quantity>,
@@ -79,7 +79,7 @@ pub struct Resources {
         "spec.resources.limits takes only cpu, memory and ephemeral-storage"
     ))]
     #[x_kube(validation = (
-        "self.all(name, isQuantity(string(self[name])) && quantity(string(self[name])).sign() > 0)",
+        "self.all(name, isQuantity(string(self[name])) && sign(quantity(string(self[name]))) > 0)",
         "each of spec.resources.limits must be a quantity above 0, such as 2 or 4Gi"
     ))]
     pub limits: BTreeMap<String, Quantity>,
