@@ -89,6 +89,7 @@ create table builds (
     status text not null,
     error_message text,
     cleanup_at timestamptz,
+    cleanup_due_at timestamptz,
     resource_namespace text not null,
     resource_name text not null,
     resource_uid text not null,
@@ -142,8 +143,8 @@ create index builds_running_by_tenant_idx on builds (tenant_id) where status = '
 -- How many builds a worker runs, and which: where worker_id = $1 and status = 'in_progress'.
 create index builds_running_by_worker_idx on builds (worker_id) where status = 'in_progress';
 
--- What the cleaner takes next: where cleanup_at is null and completed_at < $1 order by completed_at.
-create index builds_to_clean_idx on builds (completed_at) where cleanup_at is null and completed_at is not null;
+-- What the cleaner takes next: where cleanup_at is null and cleanup_due_at <= now() order by cleanup_due_at.
+create index builds_to_clean_idx on builds (cleanup_due_at) where cleanup_at is null and cleanup_due_at is not null;
 
 comment on table builds is 'One row per attempt of a run of a Build. The rows with status queued are the queue.';
 comment on column builds.id is 'Build identity, UUID version 7. The Job is named from it.';
@@ -162,6 +163,7 @@ comment on column builds.completed_at is 'When it ended. Null until then.';
 comment on column builds.status is 'queued, in_progress, success, failed or cancelled; the last three are final.';
 comment on column builds.error_message is 'Why it failed or was cancelled, as one sentence. Null otherwise.';
 comment on column builds.cleanup_at is 'When its Job was removed after its end. Null until then.';
+comment on column builds.cleanup_due_at is 'When the Job may be deleted: its end plus spec.retention.jobTtl. Null until the attempt has ended, and for one that never had a Job.';
 comment on column builds.resource_namespace is 'metadata.namespace of the Build.';
 comment on column builds.resource_name is 'metadata.name of the Build.';
 comment on column builds.resource_uid is 'metadata.uid of the Build.';
