@@ -19,7 +19,7 @@ use super::{
 };
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
-const DEFAULT_JOB_TTL: Duration = Duration::from_mins(10);
+
 
 /// What should be built, and how.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -207,6 +207,9 @@ pub struct BuildSpec {
 }
 
 impl BuildSpec {
+    /// How long a finished Job stays where the spec does not say.
+    pub const DEFAULT_JOB_TTL: Duration = Duration::from_mins(10);
+
     /// The Dockerfile's path in the context; none for a method that reads no Dockerfile.
     pub fn dockerfile(&self) -> Option<&str> {
         self.method
@@ -229,7 +232,7 @@ impl BuildSpec {
         self.retention
             .as_ref()
             .and_then(|retention| retention.job_ttl)
-            .map_or(DEFAULT_JOB_TTL, Into::into)
+            .map_or(Self::DEFAULT_JOB_TTL, Into::into)
     }
 }
 
