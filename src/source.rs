@@ -217,7 +217,7 @@ fn resolve(field: &str, path: &str, folder: &Path, source: &Path) -> Result<Opti
     let real = match place.canonicalize() {
         Ok(real) => real,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
-        Err(error) if matches!(error.kind(), io::ErrorKind::FilesystemLoop | io::ErrorKind::InvalidFilename) => {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidFilename) => {
             return Err(SourceError::InvalidSpec(format!("{field} is {path:?}, which cannot be followed: {error}")));
         }
         Err(error) => return Err(SourceError::io("look at", &place, error)),

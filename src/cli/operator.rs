@@ -11,7 +11,7 @@ use kube::{
     runtime::{
         WatchStreamExt,
         events::{Recorder, Reporter},
-        metadata_watcher,
+
         reflector::{self, Store},
         watcher,
     },
@@ -126,7 +126,7 @@ type Namespaces = Store<PartialObjectMeta<Namespace>>;
 
 fn namespaces(client: Client) -> (Namespaces, impl Future<Output = ()> + Send) {
     let (store, writer) = reflector::store();
-    let watch = metadata_watcher(Api::<Namespace>::all(client), watcher::Config::default()).default_backoff().reflect(writer);
+    let watch = watcher(Api::<PartialObjectMeta<Namespace>>::all(client), watcher::Config::default()).default_backoff().reflect(writer);
     let drained = async move {
         let mut watch = std::pin::pin!(watch);
         while let Some(event) = watch.next().await {

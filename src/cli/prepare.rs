@@ -35,7 +35,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let prepared = config::inline_chunks()
+    let prepared = config::inline::chunks()
         .map_err(|error| internal(&error))
         .and_then(|chunks| prepare(arguments, chunks));
     let (report, code) = match prepared {

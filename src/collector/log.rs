@@ -52,10 +52,6 @@ impl<'a> Log<'a> {
         self.cursors.iter().find(|cursor| cursor.container == container)
     }
 
-    /// Lines of this container that were read, stored or not.
-    pub fn lines_stored(&self) -> i64 {
-        self.last_line
-    }
 
     /// Reads the container's log from the cursor to the end of the stream, and stores it. With
     /// `follow` the stream ends when the container does (or the connection).
