@@ -9,7 +9,7 @@ IMAGE_PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 skeleton() {
 	local dir
 	mkdir -p "$1"/{usr/{bin,sbin,lib,lib64,local/bin},etc,root,var/{tmp,lib},run,proc,sys,dev}
-	mkdir -p -m 1777 "$1/tmp"
+	mkdir -p "$1/tmp"
 	chmod 1777 "$1/tmp" "$1/var/tmp"
 	for dir in bin sbin lib lib64; do ln -sfn "usr/$dir" "$1/$dir"; done
 	printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\nnonroot:x:65532:65532:nonroot:/home/nonroot:/bin/false\n' >"$1/etc/passwd"

@@ -3,6 +3,8 @@
 # addresses and versions it uses, and how it talks to the person in front of it.
 # Sourced by up.sh and down.sh, never run by itself.
 
+shopt -s inherit_errexit
+
 CLUSTER_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 CLONE=$(cd "$CLUSTER_DIR/../.." && pwd -P)
 LOCAL="$CLONE/.local"
@@ -15,7 +17,6 @@ CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/image-factory"
 
 NODE_IP=10.245.0.1
 NODE_BRIDGE=node0
-POD_BRIDGE=cni0
 POD_CIDR=10.244.0.0/24
 SERVICE_CIDR=10.96.0.0/16
 REGISTRY="$NODE_IP:5000"
