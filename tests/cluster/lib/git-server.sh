@@ -42,8 +42,8 @@ git_server_up() {
 		server.port = $GIT_PORT
 		server.feature-flags = ("server.graceful-shutdown-timeout" => 2)
 		setenv.set-environment = ("PATH" => "/usr/local/bin:/usr/bin:/bin")
+		cgi.assign = ("git-backend" => "")
 		alias.url = ("/git" => "$STATE/etc/git-backend", "/private" => "$STATE/etc/git-backend")
-		\$HTTP["url"] =~ "^/(git|private)/" { cgi.assign = ("" => "") }
 		auth.backend = "plain"
 		auth.backend.plain.userfile = "$STATE/etc/git-users"
 		\$HTTP["url"] =~ "^/private/" {

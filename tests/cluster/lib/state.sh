@@ -48,7 +48,7 @@ write_env() {
 		export REGISTRY=$REGISTRY
 		export GIT_URL=$GIT_URL GIT_USER=$GIT_USER GIT_PASSWORD=$(git_password)
 		export AUDIT_LOG=$LOGS/audit.log
-		export PATH="\$PATH:$STATE/bin"
+		export PATH="$STATE/bin:\$PATH"
 	ENV
 }
 
