@@ -1,1 +1,38 @@
-fn main() {}
+//! The agent: a small static binary that runs a builder inside the builder's own image, where nothing of ours can be
+//! expected, not even a shell. This file only hands over.
+
+mod arguments;
+mod cgroup;
+mod install;
+mod lines;
+mod log;
+mod run;
+
+use std::process::ExitCode;
+
+use arguments::Task;
+
+fn main() -> ExitCode {
+    match arguments::parse(std::env::args_os().skip(1)) {
+        Ok(Task::Run(options)) => exit_code(run::run(&options)),
+        Ok(Task::Install(folder)) => match install::install(&folder) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!(
+                    "image-factory-agent: failed to install into {}: {error}",
+                    folder.display()
+                );
+                ExitCode::FAILURE
+            }
+        },
+        Err(sentence) => {
+            eprintln!("image-factory-agent: {sentence}\n{}", arguments::USAGE);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A process has one byte for its exit code; what does not fit is still not a success.
+fn exit_code(code: i32) -> ExitCode {
+    u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
+}

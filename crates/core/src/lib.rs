@@ -1,1 +1,18 @@
-//! x
+//! The rules of Image Factory: pure functions over plain data.
+//!
+//! Nothing here reads a clock, the environment, a cluster or a database; what a rule needs is an
+//! argument, and what it decides is a value. The operator, the agent and the Pods share it.
+
+pub mod conditions;
+pub mod ids;
+pub mod inputs;
+pub mod inspection;
+pub mod loglevel;
+pub mod method;
+pub mod outcome;
+pub mod pod;
+pub mod push;
+pub mod queue;
+pub mod reason;
+pub mod report;
+pub mod status;

@@ -1,0 +1,172 @@
+//! The agent's command line. Everything after `--` belongs to the builder and is passed on byte for byte; `--then` there
+//! starts the next command of the same run.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use image_factory_core::pod;
+
+pub const USAGE: &str = "usage: image-factory-agent run [--timeout-seconds N] [--grace-seconds N] [--wait-for-socket PATH] \
+[--report PATH] [--marker PATH] [--cgroup-root PATH] -- COMMAND [ARGUMENT]... [--then COMMAND [ARGUMENT]...]...
+       image-factory-agent install FOLDER";
+
+/// Shorter than Kubernetes' 30 seconds between SIGTERM and SIGKILL, so that the report is still written.
+const DEFAULT_GRACE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Task {
+    Run(Options),
+    Install(PathBuf),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Of the whole run, from the agent's start; none means that only the Pod's own deadline ends it.
+    pub timeout: Option<Duration>,
+    /// Between asking a command to end and killing it.
+    pub grace: Duration,
+    /// A socket that must accept connections before the first command starts: the daemon beside the build.
+    pub wait_for_socket: Option<PathBuf>,
+    pub report: PathBuf,
+    pub marker: PathBuf,
+    pub cgroup_root: PathBuf,
+    /// Never empty, and no command is.
+    pub commands: Vec<Vec<OsString>>,
+}
+
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
+    let mut arguments = arguments.into_iter();
+    let task = arguments.next().ok_or("nothing to do")?;
+    match task.to_str() {
+        Some("run") => parse_run(arguments).map(Task::Run),
+        Some("install") => match (arguments.next(), arguments.next()) {
+            (Some(folder), None) => Ok(Task::Install(folder.into())),
+            _ => Err("install takes one folder".into()),
+        },
+        _ => Err(format!("unknown task {}", task.display())),
+    }
+}
+
+fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, String> {
+    let mut options = Options {
+        timeout: None,
+        grace: DEFAULT_GRACE,
+        wait_for_socket: None,
+        report: pod::TERMINATION_LOG.into(),
+        marker: pod::STARTED_MARKER.into(),
+        cgroup_root: "/sys/fs/cgroup".into(),
+        commands: Vec::new(),
+    };
+    loop {
+        let flag = arguments
+            .next()
+            .ok_or("the command is missing: it stands after --")?;
+        let flag = flag.to_str().ok_or("flags are plain text")?;
+        if flag == "--" {
+            break;
+        }
+        let mut value = || {
+            arguments
+                .next()
+                .ok_or_else(|| format!("{flag} takes a value"))
+        };
+        match flag {
+            "--timeout-seconds" => options.timeout = Some(seconds(flag, &value()?)?),
+            "--grace-seconds" => options.grace = seconds(flag, &value()?)?,
+            "--wait-for-socket" => options.wait_for_socket = Some(value()?.into()),
+            "--report" => options.report = value()?.into(),
+            "--marker" => options.marker = value()?.into(),
+            "--cgroup-root" => options.cgroup_root = value()?.into(),
+            _ => return Err(format!("unknown flag {flag}")),
+        }
+    }
+    let mut command = Vec::new();
+    for argument in arguments {
+        if argument == "--then" {
+            options.commands.push(std::mem::take(&mut command));
+        } else {
+            command.push(argument);
+        }
+    }
+    options.commands.push(command);
+    if options.commands.iter().any(Vec::is_empty) {
+        return Err("a command is empty".into());
+    }
+    Ok(options)
+}
+
+fn seconds(flag: &str, value: &OsStr) -> Result<Duration, String> {
+    // u32: 136 years, and no sum of a clock and a timeout can overflow.
+    let number = value.to_str().and_then(|text| text.parse::<u32>().ok());
+    number
+        .map(|seconds| Duration::from_secs(seconds.into()))
+        .ok_or_else(|| format!("{flag} takes whole seconds, not {}", value.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Task, String> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    fn options(line: &str) -> Options {
+        match parsed(line) {
+            Ok(Task::Run(options)) => options,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_plain_run_takes_its_places_from_the_pod() {
+        let options = options("run -- builder --flag value");
+        assert_eq!(options.commands, [["builder", "--flag", "value"]]);
+        assert_eq!(options.report, PathBuf::from("/dev/termination-log"));
+        assert_eq!(options.marker, PathBuf::from("/image-factory/started"));
+        assert_eq!(
+            (options.timeout, options.grace),
+            (None, Duration::from_secs(20))
+        );
+    }
+
+    #[test]
+    fn flags_after_the_dashes_are_the_builders() {
+        let options = options(
+            "run --timeout-seconds 60 --wait-for-socket /run/b.sock -- a --timeout-seconds 1 -- b --then c",
+        );
+        assert_eq!(options.timeout, Some(Duration::from_mins(1)));
+        assert_eq!(options.wait_for_socket, Some("/run/b.sock".into()));
+        assert_eq!(
+            options.commands,
+            vec![vec!["a", "--timeout-seconds", "1", "--", "b"], vec!["c"]]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_a_sentence() {
+        for (line, sentence) in [
+            ("", "nothing to do"),
+            ("walk", "unknown task walk"),
+            ("install", "install takes one folder"),
+            ("install a b", "install takes one folder"),
+            ("run", "the command is missing: it stands after --"),
+            ("run builder", "unknown flag builder"),
+            ("run --timeout-seconds", "--timeout-seconds takes a value"),
+            (
+                "run --timeout-seconds 1h -- a",
+                "--timeout-seconds takes whole seconds, not 1h",
+            ),
+            (
+                "run --grace-seconds -1 -- a",
+                "--grace-seconds takes whole seconds, not -1",
+            ),
+            ("run --", "a command is empty"),
+            ("run -- a --then", "a command is empty"),
+            ("run -- --then a", "a command is empty"),
+        ] {
+            assert_eq!(parsed(line), Err(sentence.to_owned()), "{line:?}");
+        }
+    }
+}

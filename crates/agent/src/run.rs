@@ -1,0 +1,434 @@
+//! A run: the commands one after another until one fails, each in a process group of its own with its output in one pipe.
+//! This file decides when a run is over and what its exit code means. A run ends by itself, by its timeout or by a signal
+//! to the agent; the last two ask the command to end (SIGTERM), and kill it after a grace. A second start is refused.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, PipeReader, Read};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use image_factory_core::pod::{EXIT_AGENT, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_TIMED_OUT};
+use image_factory_core::report::{AgentReport, CommandReport};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::arguments::Options;
+use crate::cgroup;
+use crate::log::Log;
+
+/// How long output is still taken after its command has ended, where a process the command left behind holds the pipe.
+const DRAIN: Duration = Duration::from_secs(2);
+/// A daemon beside the build that accepts nothing for this long will not.
+const SOCKET_PATIENCE: Duration = Duration::from_mins(2);
+const SOCKET_INTERVAL: Duration = Duration::from_millis(50);
+const CHUNK_BYTES: usize = 64 * 1024;
+
+enum Event {
+    Signal(i32),
+    /// The command ended; none where the kernel lost it.
+    Ended(Option<End>),
+    /// The command's output is at its end; which stream that was.
+    Drained(u64),
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Code(i32),
+    Signal(i32),
+}
+
+impl End {
+    /// As a shell would put it.
+    fn exit_code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+/// Runs everything, writes the report, returns the exit code.
+pub fn run(options: &Options) -> i32 {
+    let log = Log::new();
+    let mut run = Run::new(options, log.clone());
+    match claim(&options.marker).and_then(|()| run.listen()) {
+        Ok(()) => run.execute(),
+        Err(sentence) => run.refuse(sentence),
+    }
+    let report = run.into_report();
+    if let Err(error) = fs::write(&options.report, report.encode()) {
+        eprintln!(
+            "image-factory-agent: failed to write the report to {}: {error}",
+            options.report.display()
+        );
+    }
+    report.exit_code
+}
+
+/// The marker is on the volume that the Pod's containers share, so it also outlives a container that is started again.
+fn claim(marker: &Path) -> Result<(), String> {
+    match OpenOptions::new().write(true).create_new(true).open(marker) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(format!(
+            "refused to start a second time: {} is there from the first start",
+            marker.display()
+        )),
+        Err(error) => Err(format!(
+            "failed to create the marker {}: {error}",
+            marker.display()
+        )),
+    }
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    log: Log,
+    report: AgentReport,
+    sender: Sender<Event>,
+    events: Receiver<Event>,
+    deadline: Option<Instant>,
+    /// Set once the run has been asked to end: when what still runs is killed.
+    kill_at: Option<Instant>,
+    /// The signal that ended the run from outside.
+    ended_by: Option<i32>,
+}
+
+impl<'a> Run<'a> {
+    fn new(options: &'a Options, log: Log) -> Self {
+        let (sender, events) = channel();
+        Self {
+            deadline: options.timeout.map(|timeout| Instant::now() + timeout),
+            options,
+            log,
+            report: AgentReport::default(),
+            sender,
+            events,
+            kill_at: None,
+            ended_by: None,
+        }
+    }
+
+    fn listen(&self) -> Result<(), String> {
+        let mut signals = Signals::new([SIGTERM, SIGINT])
+            .map_err(|error| format!("failed to listen for signals: {error}"))?;
+        let sender = self.sender.clone();
+        thread::spawn(move || {
+            for signal in signals.forever() {
+                if sender.send(Event::Signal(signal)).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn execute(&mut self) {
+        if let Some(socket) = &self.options.wait_for_socket
+            && let Err(sentence) = self.wait_for(socket)
+        {
+            self.refuse(sentence);
+        }
+        for command in &self.options.commands {
+            if self.report.exit_code != 0 {
+                break;
+            }
+            if self
+                .deadline
+                .is_some_and(|deadline| Instant::now() >= deadline)
+            {
+                self.report.timed_out = true;
+            }
+            if self.ending() {
+                self.report.exit_code = self.ending_code();
+                break;
+            }
+            self.report.exit_code = self.execute_one(command);
+        }
+        if self.report.timed_out {
+            let seconds = self.options.timeout.unwrap_or_default().as_secs();
+            self.log
+                .say(&format!("the run was ended at its timeout of {seconds} s"));
+        } else if let Some(signal) = self.ended_by {
+            self.log
+                .say(&format!("the run was ended by {}", name_of(signal)));
+        }
+    }
+
+    /// Until the daemon beside the build accepts connections: a socket file alone may be older than its daemon.
+    fn wait_for(&mut self, socket: &Path) -> Result<(), String> {
+        let begin = Instant::now();
+        loop {
+            let Err(error) = UnixStream::connect(socket) else {
+                return Ok(());
+            };
+            if begin.elapsed() >= SOCKET_PATIENCE {
+                return Err(format!(
+                    "nothing accepted connections on {} for {} s: {error}",
+                    socket.display(),
+                    SOCKET_PATIENCE.as_secs()
+                ));
+            }
+            if self
+                .deadline
+                .is_some_and(|deadline| Instant::now() >= deadline)
+            {
+                return Ok(()); // the caller sees the deadline
+            }
+            if let Ok(Event::Signal(signal)) = self.events.recv_timeout(SOCKET_INTERVAL) {
+                self.report.terminated = true;
+                self.ended_by = Some(signal);
+                return Ok(());
+            }
+        }
+    }
+
+    fn execute_one(&mut self, command: &[OsString]) -> i32 {
+        let begin = Instant::now();
+        let program = &command[0];
+        let name = Path::new(program)
+            .file_name()
+            .unwrap_or(program)
+            .to_string_lossy()
+            .into_owned();
+        let (code, end) = match self.start(command) {
+            Ok((group, stream)) => {
+                let end = self.watch(group, stream);
+                self.log.close_stream();
+                if let Some(end) = end {
+                    (end.exit_code(), Some(end))
+                } else {
+                    self.refuse(format!("lost the end of {name}"));
+                    (EXIT_AGENT, None)
+                }
+            }
+            Err((code, sentence)) => {
+                self.log.say(&sentence);
+                (code, Some(End::Code(code)))
+            }
+        };
+        let (exit_code, signal) = match end {
+            Some(End::Code(code)) => (Some(code), None),
+            Some(End::Signal(signal)) => (None, Some(signal)),
+            None => (None, None),
+        };
+        let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.report.commands.push(CommandReport {
+            name,
+            exit_code,
+            signal,
+            milliseconds,
+        });
+        // A command that was asked to end and ended well has still not done what it was started for.
+        if code == 0 && self.ending() {
+            self.ending_code()
+        } else {
+            code
+        }
+    }
+
+    fn start(&self, command: &[OsString]) -> Result<(Pid, u64), (i32, String)> {
+        let own = |error: io::Error| (EXIT_AGENT, format!("failed to make a pipe: {error}"));
+        let (reader, writer) = io::pipe().map_err(own)?;
+        let child = Command::new(&command[0])
+            .args(&command[1..])
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().map_err(own)?)
+            .stderr(writer)
+            .process_group(0)
+            .spawn()
+            .map_err(|error| not_started(&command[0], &error))?;
+        // The child leads its group, so one number is both.
+        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(|_| {
+            (
+                EXIT_AGENT,
+                "the kernel gave a process id out of range".to_owned(),
+            )
+        })?);
+
+        let sender = self.sender.clone();
+        thread::spawn(move || {
+            // A failed send means that the run is over, and nobody asks any more.
+            let _ = sender.send(Event::Ended(reap(pid)));
+        });
+        let (log, sender, stream) = (
+            self.log.clone(),
+            self.sender.clone(),
+            self.log.open_stream(),
+        );
+        thread::spawn(move || {
+            pump(reader, &log, stream);
+            let _ = sender.send(Event::Drained(stream));
+        });
+        Ok((pid, stream))
+    }
+
+    /// Until the command has ended and its output is read to the end, or left to the processes that still hold it.
+    fn watch(&mut self, group: Pid, stream: u64) -> Option<End> {
+        let mut ended: Option<Option<End>> = None;
+        let mut drained = false;
+        let mut drain_until = None;
+        loop {
+            if let Some(end) = ended
+                && drained
+            {
+                return end;
+            }
+            let timeout = self.deadline.filter(|_| ended.is_none() && !self.ending());
+            let next = [timeout, self.kill_at, drain_until]
+                .into_iter()
+                .flatten()
+                .min();
+            match self.next_event(next) {
+                Some(Event::Signal(signal)) => {
+                    if ended.is_none() || self.more_to_come() {
+                        self.report.terminated = true;
+                        self.ended_by.get_or_insert(signal);
+                    }
+                    self.end(group, Signal::try_from(signal).unwrap_or(Signal::SIGTERM));
+                }
+                Some(Event::Ended(end)) => {
+                    ended = Some(end);
+                    drain_until = Some(Instant::now() + DRAIN);
+                }
+                Some(Event::Drained(which)) => drained |= which == stream,
+                None => {
+                    let now = Instant::now();
+                    if timeout.is_some_and(|at| now >= at) {
+                        self.report.timed_out = true;
+                        self.end(group, Signal::SIGTERM);
+                    }
+                    if self.kill_at.is_some_and(|at| now >= at) {
+                        self.kill_at = None;
+                        signal_group(group, Signal::SIGKILL);
+                    }
+                    if drain_until.is_some_and(|until| now >= until) {
+                        if self.ending() {
+                            signal_group(group, Signal::SIGKILL);
+                        }
+                        drained = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_event(&self, until: Option<Instant>) -> Option<Event> {
+        match until {
+            None => self.events.recv().ok(),
+            Some(until) => self
+                .events
+                .recv_timeout(until.saturating_duration_since(Instant::now()))
+                .ok(),
+        }
+    }
+
+    fn end(&mut self, group: Pid, signal: Signal) {
+        self.kill_at
+            .get_or_insert_with(|| Instant::now() + self.options.grace);
+        signal_group(group, signal);
+    }
+
+    fn ending(&self) -> bool {
+        self.report.timed_out || self.report.terminated
+    }
+
+    fn more_to_come(&self) -> bool {
+        self.report.commands.len() + 1 < self.options.commands.len()
+    }
+
+    fn ending_code(&self) -> i32 {
+        self.ended_by.map_or(EXIT_TIMED_OUT, |signal| 128 + signal)
+    }
+
+    fn refuse(&mut self, sentence: String) {
+        self.log.say(&sentence);
+        self.report.exit_code = EXIT_AGENT;
+        self.report.error = Some(sentence);
+    }
+
+    fn into_report(self) -> AgentReport {
+        let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let usage = cgroup::usage(&self.options.cgroup_root, &membership);
+        let written = self.log.written();
+        AgentReport {
+            lines: written.lines,
+            bytes: written.bytes,
+            memory_peak_bytes: usage.memory_peak_bytes,
+            cpu_microseconds: usage.cpu_microseconds,
+            disk_read_bytes: usage.disk_read_bytes,
+            disk_write_bytes: usage.disk_write_bytes,
+            error: self.report.error.or(written.failure),
+            ..self.report
+        }
+    }
+}
+
+/// Waits for the command. As the container's first process the agent is also given orphans to bury, so it takes every
+/// child that ends meanwhile.
+fn reap(command: Pid) -> Option<End> {
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == command => return Some(End::Code(code)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => {
+                return Some(End::Signal(signal as i32));
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+fn pump(mut pipe: PipeReader, log: &Log, stream: u64) {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match pipe.read(&mut chunk) {
+            Ok(0) => return,
+            Ok(length) => {
+                if !log.accept(stream, &chunk[..length]) {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn signal_group(group: Pid, signal: Signal) {
+    // ESRCH: it has ended by itself, which is what was wanted.
+    let _ = killpg(group, signal);
+}
+
+fn not_started(program: &OsString, error: &io::Error) -> (i32, String) {
+    let path = Path::new(program);
+    let shown = path.display();
+    if error.kind() != io::ErrorKind::NotFound {
+        (
+            EXIT_NOT_EXECUTABLE,
+            format!("failed to execute {shown}: {error}"),
+        )
+    } else if path.components().count() > 1 && path.exists() {
+        (
+            EXIT_NOT_FOUND,
+            format!(
+                "failed to execute {shown}: the interpreter or loader it names is not in this image"
+            ),
+        )
+    } else {
+        (EXIT_NOT_FOUND, format!("command not found: {shown}"))
+    }
+}
+
+fn name_of(signal: i32) -> &'static str {
+    Signal::try_from(signal).map_or("a signal", Signal::as_str)
+}

@@ -1,0 +1,29 @@
+//! Names derived from a row's id, so that the same attempt always finds the same objects.
+
+use uuid::Uuid;
+
+/// Longest name of a Build; leaves room for the Job's suffix within a DNS label of 63.
+pub const BUILD_NAME_MAX: usize = 52;
+
+/// Name of the Job of an attempt: `<build>-<8 hex of the id's random part>`, at most 61 characters.
+///
+/// A version 7 id begins with its time, which two attempts may share; its last 32 bits are random.
+pub fn job_name(build_name: &str, build_id: Uuid) -> String {
+    let bytes = build_id.as_bytes();
+    let suffix = u32::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
+    let stem: String = build_name.chars().take(BUILD_NAME_MAX).collect();
+    format!("{}-{suffix:08x}", stem.trim_end_matches(['-', '.']).replace('.', "-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_name_is_a_dns_label_that_ends_with_the_ids_random_part() {
+        let id: Uuid = "0190a5b2-7c3d-7e4f-8a1b-00001f3a9c2e".parse().unwrap();
+        assert_eq!(job_name("web", id), "web-1f3a9c2e");
+        assert_eq!(job_name("web.front", id), "web-front-1f3a9c2e");
+        assert_eq!(job_name(&"x".repeat(80), id).len(), BUILD_NAME_MAX + 9);
+    }
+}

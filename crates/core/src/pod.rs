@@ -1,0 +1,50 @@
+//! The layout of a build's Pod: which containers it has, where the shared volume is mounted and what lies where on it.
+//! The operator writes a Job by these names and the processes inside the Pod find each other by them, so both sides
+//! read them here.
+
+/// Puts the agent and the source on the shared volume.
+pub const PREPARE_CONTAINER: &str = "prepare";
+/// BuildKit's daemon beside the build (method buildx).
+pub const BUILDKITD_CONTAINER: &str = "buildkitd";
+/// The builder itself, under the agent.
+pub const BUILD_CONTAINER: &str = "build";
+/// Confirms in the registry what was pushed, and describes it.
+pub const INSPECT_CONTAINER: &str = "inspect";
+
+/// Where the shared emptyDir is mounted in every container.
+pub const VOLUME: &str = "/image-factory";
+
+/// Folders and files of the shared volume, relative to its mount.
+pub const BIN_FOLDER: &str = "bin";
+pub const SOURCE_FOLDER: &str = "source";
+pub const OUT_FOLDER: &str = "out";
+
+/// The same, as the containers see them.
+pub const AGENT: &str = "/image-factory/bin/image-factory-agent";
+pub const SOURCE: &str = "/image-factory/source";
+pub const OUT: &str = "/image-factory/out";
+/// A file with nothing but a digest: what kaniko and buildah write.
+pub const DIGEST_FILE: &str = "/image-factory/out/digest";
+/// The document `buildctl build --metadata-file` writes.
+pub const METADATA_FILE: &str = "/image-factory/out/metadata.json";
+/// Created by the agent at its first start; one that finds it refuses to start a second time.
+pub const STARTED_MARKER: &str = "/image-factory/started";
+
+/// Where the operator's image keeps the agent that `prepare` copies to the volume.
+pub const AGENT_IN_IMAGE: &str = "/usr/local/bin/image-factory-agent";
+
+/// Kubernetes' default `terminationMessagePath`.
+pub const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// An inline source travels in `IMAGE_FACTORY_INLINE_0`, `IMAGE_FACTORY_INLINE_1`, ...; this one says how many there are.
+pub const INLINE_COUNT_VARIABLE: &str = "IMAGE_FACTORY_INLINE_COUNT";
+pub const INLINE_CHUNK_PREFIX: &str = "IMAGE_FACTORY_INLINE_";
+
+/// The agent itself failed or refused (a second start, a socket that never came up): nothing of the builder's is meant.
+pub const EXIT_AGENT: i32 = 125;
+/// The command was found but could not be executed.
+pub const EXIT_NOT_EXECUTABLE: i32 = 126;
+/// The command was not found.
+pub const EXIT_NOT_FOUND: i32 = 127;
+/// The run was ended at its timeout and its command still exited with 0.
+pub const EXIT_TIMED_OUT: i32 = 124;

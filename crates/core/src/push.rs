@@ -1,0 +1,58 @@
+//! How long a builder took to push: `build_results.artifact_push_milliseconds`.
+//!
+//! buildah pushes in a command of its own, which the agent times. BuildKit pushes while it
+//! exports and prints what each part took: `#12 pushing layers 0.3s done`.
+
+use crate::{method::Method, report::AgentReport};
+
+/// Milliseconds, or `None` where the builder does not tell.
+pub fn milliseconds(method: Method, report: &AgentReport, lines: &[String]) -> Option<i64> {
+    match method {
+        Method::Container => report.commands.get(1).and_then(|push| i64::try_from(push.milliseconds).ok()),
+        Method::Buildx => {
+            let parts: Vec<i64> = lines.iter().filter_map(|line| buildkit_push(line)).collect();
+            (!parts.is_empty()).then(|| parts.iter().sum())
+        }
+        Method::Kaniko | Method::Paketo | Method::Packer => None,
+    }
+}
+
+/// `#12 pushing layers 0.3s done`, `#12 pushing manifest for … 0.0s done`.
+fn buildkit_push(line: &str) -> Option<i64> {
+    let (vertex, text) = line.strip_prefix('#')?.split_once(' ')?;
+    vertex.parse::<u32>().ok()?;
+    let (_, took) = text.strip_prefix("pushing ")?.strip_suffix("s done")?.rsplit_once(' ')?;
+    let (seconds, fraction) = took.split_once('.')?;
+    let fraction: String = fraction.chars().chain("000".chars()).take(3).collect();
+    Some(seconds.parse::<i64>().ok()? * 1000 + fraction.parse::<i64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::CommandReport;
+
+    #[test]
+    fn buildkits_parts_add_up_and_other_lines_count_nothing() {
+        let lines: Vec<String> = [
+            "#12 exporting layers 0.1s done",
+            "#12 pushing layers 0.2s done",
+            "#12 pushing manifest for registry.test/a/b:1@sha256:00 1.05s done",
+            "#12 pushing layers",
+            "#9 0.301 pushing layers 9.9s done",
+            "pushing layers 9.9s done",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        assert_eq!(milliseconds(Method::Buildx, &AgentReport::default(), &lines), Some(1250));
+        assert_eq!(milliseconds(Method::Buildx, &AgentReport::default(), &[]), None);
+    }
+
+    #[test]
+    fn buildahs_push_is_its_second_command() {
+        let command =
+            |milliseconds| CommandReport { name: "buildah".to_owned(), exit_code: Some(0), signal: None, milliseconds };
+        let report = AgentReport { commands: vec![command(900), command(120)], ..AgentReport::default() };
+        assert_eq!(milliseconds(Method::Container, &report, &[]), Some(120));
+    }
+}

@@ -1,0 +1,63 @@
+//! Every flag and environment variable of the operator. Nothing else reads the environment.
+
+use std::{net::SocketAddr, num::NonZeroU16};
+
+use clap::Args;
+
+/// `image-factory operator`.
+#[derive(Args, Clone, Debug)]
+pub struct Operator {
+    #[command(flatten)]
+    pub database: Database,
+    /// Namespace the operator runs in
+    #[arg(long, env = "IMAGE_FACTORY_NAMESPACE", default_value = "image-factory")]
+    pub namespace: String,
+    /// Name of this process in Events; the Pod's name in a cluster
+    #[arg(long, env = "POD_NAME", default_value = "image-factory")]
+    pub instance: String,
+    /// Address that serves /livez, /readyz and /metrics
+    #[arg(long, env = "IMAGE_FACTORY_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    #[command(flatten)]
+    pub images: Images,
+    /// Registries (host or host:port, comma separated) that every build may use over plain http or
+    /// with an unverified certificate
+    #[arg(long, env = "IMAGE_FACTORY_INSECURE_REGISTRIES", value_delimiter = ',')]
+    pub insecure_registries: Vec<String>,
+    /// Builds that the built-in worker `cluster` runs at once
+    #[arg(long, env = "IMAGE_FACTORY_WORKER_BUILDS", default_value = "10")]
+    pub worker_builds: NonZeroU16,
+    /// Builds that a tenant without a BuildConcurrencyPolicy runs at once
+    #[arg(long, env = "IMAGE_FACTORY_TENANT_BUILDS", default_value = "10")]
+    pub tenant_builds: NonZeroU16,
+    /// Bytes of log that are kept for one build; the rest is drained and counted
+    #[arg(long, env = "IMAGE_FACTORY_LOG_BYTES", default_value_t = 256 * 1024 * 1024)]
+    pub log_bytes: u64,
+}
+
+/// Images of the containers of a build's Pod.
+#[derive(Args, Clone, Debug)]
+pub struct Images {
+    /// The operator's own image, which holds `prepare`, `inspect` and the agent
+    #[arg(id = "image", long = "image", env = "IMAGE_FACTORY_IMAGE")]
+    pub operator: String,
+    /// The buildx client
+    #[arg(id = "buildx-image", long = "buildx-image", env = "IMAGE_FACTORY_BUILDX_IMAGE")]
+    pub buildx: String,
+    /// The BuildKit daemon
+    #[arg(id = "buildkit-image", long = "buildkit-image", env = "IMAGE_FACTORY_BUILDKIT_IMAGE")]
+    pub buildkit: String,
+    /// buildah, for method container
+    #[arg(id = "container-image", long = "container-image", env = "IMAGE_FACTORY_CONTAINER_IMAGE")]
+    pub container: String,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Database {
+    /// Postgres, as postgres://user:password@host:port/database
+    #[arg(long = "database-url", env = "DATABASE_URL", hide_env_values = true)]
+    pub url: String,
+    /// Connections in the pool
+    #[arg(long = "database-connections", env = "IMAGE_FACTORY_DATABASE_CONNECTIONS", default_value = "20")]
+    pub connections: NonZeroU16,
+}

@@ -1,0 +1,253 @@
+//! The kind Build: what should be built and how, and what the API server refuses by itself. Each
+//! change of its inputs is a run; which fields are inputs is decided where runs are compared. Values
+//! left out mean the defaults that the accessors give.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use image_factory_core::method::Method;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    build_status::BuildStatus,
+    execution::{Placement, Resources, Retention, Retries},
+    inputs::{BuildSecret, Cache, Packer, Scan, SshKey},
+    only_with,
+    output::Output,
+    source::Source,
+    unavailable,
+};
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
+const DEFAULT_JOB_TTL: Duration = Duration::from_mins(10);
+
+/// What should be built, and how.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "imagefactory.dev",
+    version = "v1alpha1",
+    kind = "Build",
+    plural = "builds",
+    shortname = "ifb",
+    category = "imagefactory",
+    namespaced,
+    status = "BuildStatus",
+    derive = "PartialEq",
+    doc = "A Build says which container image should be built. Each change of its inputs is a run, and every run is kept in Postgres.",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Method", type_ = "string", json_path = ".spec.method"),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].reason"#),
+    printcolumn(name = "Image", type_ = "string", json_path = ".spec.output.image", priority = 1),
+    printcolumn(name = "Queue", type_ = "integer", json_path = ".status.queue.position", priority = 1, description = "Position in the queue of this namespace, from 1"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = ("size(self.metadata.name) <= 52", "metadata.name must be at most 52 characters; shorten it"),
+)]
+#[serde(rename_all = "camelCase")]
+// Which fields go with which method.
+#[x_kube(validation = only_with("spec.target", "!has(self.target)", &["kaniko", "buildx", "container"]))]
+#[x_kube(validation = only_with("spec.dockerfile", "!has(self.dockerfile)", &["kaniko", "buildx", "container"]))]
+#[x_kube(validation = only_with("spec.buildArgs", "!has(self.buildArgs) || size(self.buildArgs) == 0", &["kaniko", "buildx", "container"]))]
+#[x_kube(validation = only_with("spec.platforms", "!has(self.platforms) || size(self.platforms) == 0", &["buildx"]))]
+#[x_kube(validation = only_with("spec.cache.from", "!has(self.cache) || !has(self.cache.from) || size(self.cache.from) == 0", &["buildx"]))]
+#[x_kube(validation = only_with("spec.cache.to", "!has(self.cache) || !has(self.cache.to) || size(self.cache.to) == 0", &["buildx"]))]
+#[x_kube(validation = only_with("spec.cache.repo", "!has(self.cache) || !has(self.cache.repo)", &["kaniko", "container", "paketo"]))]
+#[x_kube(validation = only_with("spec.ssh", "!has(self.ssh)", &["buildx"]))]
+#[x_kube(validation = only_with("spec.builder", "!has(self.builder)", &["paketo"]))]
+#[x_kube(validation = only_with("spec.buildpacks", "!has(self.buildpacks) || size(self.buildpacks) == 0", &["paketo"]))]
+#[x_kube(validation = only_with("spec.packer", "!has(self.packer)", &["packer"]))]
+// What is in the API and does not act yet. Delete a line when its field does.
+#[x_kube(validation = unavailable("spec.source.git", "!has(self.source.git)"))]
+#[x_kube(validation = unavailable("spec.secrets", "!has(self.secrets) || size(self.secrets) == 0"))]
+#[x_kube(validation = unavailable("spec.ssh", "!has(self.ssh)"))]
+#[x_kube(validation = unavailable("spec.environment", "!has(self.environment) || size(self.environment) == 0"))]
+#[x_kube(validation = unavailable("spec.options", "!has(self.options) || size(dyn(self.options)) == 0"))]
+#[x_kube(validation = unavailable("spec.platforms", "!has(self.platforms) || size(self.platforms) == 0"))]
+#[x_kube(validation = unavailable("spec.sbom", "!has(self.sbom) || !self.sbom"))]
+#[x_kube(validation = unavailable("spec.provenance", "!has(self.provenance) || !self.provenance"))]
+#[x_kube(validation = unavailable("spec.scan", "!has(self.scan)"))]
+#[x_kube(validation = unavailable("spec.output.credentialsSecret", "!has(self.output.credentialsSecret)"))]
+#[x_kube(validation = unavailable("spec.worker", "!has(self.worker)"))]
+#[x_kube(validation = unavailable("spec.priority", "!has(self.priority) || self.priority == 0"))]
+#[x_kube(validation = unavailable("spec.retries.limit", "!has(self.retries) || !has(self.retries.limit) || self.retries.limit == 0"))]
+#[x_kube(validation = unavailable("spec.retention.artifacts", "!has(self.retention) || !has(self.retention.artifacts) || self.retention.artifacts == 'permanent'"))]
+#[x_kube(validation = unavailable("spec.retention.deleteFromRegistry", "!has(self.retention) || !has(self.retention.deleteFromRegistry) || !self.retention.deleteFromRegistry"))]
+pub struct BuildSpec {
+    /// Project the build is counted in. A DNS label, at most 63 characters.
+    #[serde(default = "default_project")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = (
+        "self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
+        "spec.project must be a DNS label: lower-case letters, digits and `-`, such as storefront"
+    ))]
+    pub project: String,
+    /// How the image is built: kaniko, buildx or container (Buildah) from a Dockerfile, paketo with
+    /// buildpacks, packer from a Packer template.
+    pub method: Method,
+    /// Where the files come from.
+    pub source: Source,
+    /// Folder of the source that is built. Relative, without `..`.
+    #[serde(default = "default_context")]
+    #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = (
+        r"!self.matches(r'^[/-]|(^|/)\.\.(/|$)|[\x00-\x1f\x7f]')",
+        "spec.context must be a folder of the source: relative, without `..` and not starting with / or -"
+    ))]
+    pub context: String,
+    /// Path of the Dockerfile in the context. Methods kaniko, buildx and container. Default: Dockerfile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = (
+        r"!self.matches(r'^[/-]|(^|/)\.\.(/|$)|/$|[\x00-\x1f\x7f]')",
+        "spec.dockerfile must be a file in the context: relative, without `..` and not starting with / or -"
+    ))]
+    pub dockerfile: Option<String>,
+    /// Stage of the Dockerfile to build. Methods kaniko, buildx and container. Default: the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = (
+        "self.matches('^[A-Za-z0-9][A-Za-z0-9_.-]*$')",
+        "spec.target must be the name of a stage: letters, digits, `_`, `.` and `-`"
+    ))]
+    pub target: Option<String>,
+    /// Platforms to build for, such as linux/amd64. Method buildx. Default: that of the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 64)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = (
+        "self.all(platform, platform.matches('^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$'))",
+        "each of spec.platforms must be os/architecture[/variant], such as linux/amd64"
+    ))]
+    pub platforms: Vec<String>,
+    /// Where layers are kept between builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
+    /// Builder image. Method paketo; it must begin with one of the prefixes the operator allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub builder: Option<String>,
+    /// Buildpack images, in their order. Method paketo; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 255)))]
+    pub buildpacks: Vec<String>,
+    /// The Packer template and its variables. Method packer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packer: Option<Packer>,
+    /// Values of one method that have no field of their own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "any_values")]
+    pub options: BTreeMap<String, serde_json::Value>,
+    /// Values for the Dockerfile's ARG instructions, by name. They can be read in the image's history:
+    /// no place for a secret. Methods kaniko, buildx and container; at most 64, values at most 4096
+    /// characters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "short_values")]
+    #[x_kube(validation = (
+        "self.all(name, size(name) <= 128 && name.matches('^[A-Za-z_][A-Za-z0-9_]*$'))",
+        "each name in spec.buildArgs must start with a letter or `_` and hold only letters, digits and `_`, at most 128 characters"
+    ))]
+    #[x_kube(validation = (
+        r"self.all(name, !self[name].contains('\x00'))",
+        "a value in spec.buildArgs has a NUL character; remove it"
+    ))]
+    pub build_args: BTreeMap<String, String>,
+    /// Environment of the builder, by name. At most 64, values at most 4096 characters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "short_values")]
+    pub environment: BTreeMap<String, String>,
+    /// Secrets the Dockerfile may mount while it builds. At most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub secrets: Vec<BuildSecret>,
+    /// A key that `RUN --mount=type=ssh` may use. Method buildx.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<SshKey>,
+    /// Where the image is pushed.
+    pub output: Output,
+    /// Whether a list of the image's packages (SBOM) is made. Default: false.
+    #[serde(default, skip_serializing_if = "super::is_default")]
+    pub sbom: bool,
+    /// Whether a provenance attestation is made. Default: false.
+    #[serde(default, skip_serializing_if = "super::is_default")]
+    pub provenance: bool,
+    /// The check for known vulnerabilities after the push.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scan: Option<Scan>,
+    /// Which workers may take the build. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Placement>,
+    /// Order in the queue where the namespace's policy dispatches by priority, from -1000 to 1000; the
+    /// higher goes first. Default: 0.
+    #[serde(default, skip_serializing_if = "super::is_default")]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: i32,
+    /// How long a run may take, not counting its wait in the queue, such as 90s, 15m or 1h30m; from 1s
+    /// to 24h. Default: 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", length(min = 2, max = 24))]
+    #[x_kube(validation = (
+        "self.matches('^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$') && duration(self) >= duration('1s') && duration(self) <= duration('24h')",
+        "spec.timeout must be a duration from 1s to 24h, such as 90s, 15m or 1h30m"
+    ))]
+    pub timeout: Option<kube::core::Duration>,
+    /// When a failed build is tried again. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
+    /// What the build container asks for and may use. Default: the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// How long what the build leaves behind is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// True cancels the newest run and holds back new ones until it is false again. Default: false.
+    #[serde(default, skip_serializing_if = "super::is_default")]
+    pub cancel: bool,
+}
+
+impl BuildSpec {
+    /// The Dockerfile's path in the context; none for a method that reads no Dockerfile.
+    pub fn dockerfile(&self) -> Option<&str> {
+        self.method
+            .reads_dockerfile()
+            .then(|| self.dockerfile.as_deref().unwrap_or("Dockerfile"))
+    }
+
+    /// How long a run may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout.map_or(DEFAULT_TIMEOUT, Into::into)
+    }
+
+    /// Whether layers of earlier builds may be reused.
+    pub fn cache_enabled(&self) -> bool {
+        self.cache.as_ref().is_none_or(|cache| cache.enabled)
+    }
+
+    /// How long the finished Job stays once its log is stored.
+    pub fn job_ttl(&self) -> Duration {
+        self.retention
+            .as_ref()
+            .and_then(|retention| retention.job_ttl)
+            .map_or(DEFAULT_JOB_TTL, Into::into)
+    }
+}
+
+fn default_project() -> String {
+    "default".to_owned()
+}
+
+fn default_context() -> String {
+    ".".to_owned()
+}
+
+fn any_values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+fn short_values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "additionalProperties": {"type": "string", "maxLength": 4096},
+    })
+}

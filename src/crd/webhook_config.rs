@@ -1,0 +1,244 @@
+//! The kind WebhookConfig: makes Builds from what a Git host sends, and sends out what became of
+//! builds. The whole kind is refused until webhooks are served; its schema stands already.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema, core::Duration};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{reference::SecretKeyReference, template::BuildTemplate};
+
+/// What is received from a Git host, and what is sent out.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "imagefactory.dev",
+    version = "v1alpha1",
+    kind = "WebhookConfig",
+    plural = "webhookconfigs",
+    shortname = "ifwh",
+    category = "imagefactory",
+    namespaced,
+    status = "WebhookConfigStatus",
+    derive = "PartialEq",
+    doc = "A WebhookConfig makes Builds from what a Git host sends, and sends out what became of builds.",
+    printcolumn(name = "Provider", type_ = "string", json_path = ".spec.provider"),
+    printcolumn(name = "Verified", type_ = "boolean", json_path = ".status.verified"),
+    printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspend"),
+    printcolumn(name = "Url", type_ = "string", json_path = ".status.url", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = ("false", "WebhookConfig is not available in this version of Image Factory"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookConfigSpec {
+    /// Who sends: decides how deliveries are signed and read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Provider>,
+    /// The entry of a Secret that deliveries are signed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretKeyReference>,
+    /// The entry of a Secret that was used before: still accepted, so that a secret can be changed
+    /// without losing deliveries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_secret_ref: Option<SecretKeyReference>,
+    /// Which events make a Build. Default: push.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub events: Vec<GitEvent>,
+    /// Branches that make a Build, as globs such as release/*. Default: all. At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 255)))]
+    pub branches: Vec<String>,
+    /// A delivery makes a Build only if it changes a path that fits one of these globs. Default: all.
+    /// At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 255)))]
+    pub paths: Vec<String>,
+    /// Full name of the repository, such as shop/web; deliveries about another one are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub repository: Option<String>,
+    /// Whether a delivery makes a Build; otherwise it is only recorded.
+    #[serde(default = "yes")]
+    pub auto_build: bool,
+    /// Whether a newer delivery cancels unfinished Builds of the same branch. Default: false.
+    #[serde(default, skip_serializing_if = "super::is_default")]
+    pub supersede: bool,
+    /// True receives and sends nothing until it is false again. Default: false.
+    #[serde(default, skip_serializing_if = "super::is_default")]
+    pub suspend: bool,
+    /// The Build to make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<BuildTemplate>,
+    /// How many successful Builds are kept as objects; rows in Postgres stay. Default: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub successful_builds_history_limit: Option<i32>,
+    /// How many failed Builds are kept as objects; rows in Postgres stay. Default: 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub failed_builds_history_limit: Option<i32>,
+    /// Looks at the branch heads itself, for deliveries that never came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll: Option<Poll>,
+    /// How to read deliveries of provider generic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generic: Option<GenericProvider>,
+    /// Writes the build's state onto the commit at the Git host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_status: Option<CommitStatus>,
+    /// What is sent out, by the rules of Standard Webhooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Notify>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Who sends deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    Github,
+    Gitlab,
+    Gitea,
+    Forgejo,
+    Bitbucket,
+    Generic,
+}
+
+/// What happened at the Git host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GitEvent {
+    Push,
+    Tag,
+    PullRequest,
+    Release,
+}
+
+/// Looks at the branch heads itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Poll {
+    /// Time between two looks, such as 5m; from 30s to 24h.
+    #[schemars(with = "String", length(min = 2, max = 24))]
+    #[x_kube(validation = (
+        "self.matches('^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$') && duration(self) >= duration('30s') && duration(self) <= duration('24h')",
+        "spec.poll.interval must be a duration from 30s to 24h, such as 5m"
+    ))]
+    pub interval: Duration,
+}
+
+/// How to read deliveries of provider generic. Without a header, Standard Webhooks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GenericProvider {
+    /// Header with the HMAC-SHA256 of the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub header: Option<String>,
+    /// What stands before the signature in that header, such as `sha256=`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub prefix: Option<String>,
+    /// How the signature is written. Default: hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<SignatureEncoding>,
+    /// JSON pointer to the event in the body, such as /event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub event_pointer: Option<String>,
+    /// JSON pointer to the branch or tag in the body, such as /ref.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub ref_pointer: Option<String>,
+    /// JSON pointer to the commit in the body, such as /after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub commit_pointer: Option<String>,
+}
+
+/// How a signature is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SignatureEncoding {
+    Hex,
+    Base64,
+}
+
+/// Writes the build's state onto the commit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommitStatus {
+    /// The entry of a Secret with a token that may write commit states.
+    pub token_secret_ref: SecretKeyReference,
+}
+
+/// What is sent out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Notify {
+    /// Address that receives the events: https.
+    #[schemars(length(min = 1, max = 2048))]
+    pub url: String,
+    /// Which events are sent. Default: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub events: Vec<BuildEvent>,
+    /// The entry of a Secret that what is sent is signed with.
+    pub secret_ref: SecretKeyReference,
+}
+
+/// What became of a build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BuildEvent {
+    #[serde(rename = "build.queued")]
+    Queued,
+    #[serde(rename = "build.started")]
+    Started,
+    #[serde(rename = "build.succeeded")]
+    Succeeded,
+    #[serde(rename = "build.failed")]
+    Failed,
+    #[serde(rename = "build.cancelled")]
+    Cancelled,
+}
+
+/// Where deliveries go, and how the last one went.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookConfigStatus {
+    /// The metadata.generation this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The address to give to the Git host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Whether a delivery with a good signature has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<bool>,
+    /// The last delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_delivery: Option<LastDelivery>,
+    /// Ready, and Stalled where the specification can't act.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The last delivery.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastDelivery {
+    /// When it came.
+    pub at: Timestamp,
+    /// Its id, given by the sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What became of it, as a sentence.
+    pub outcome: String,
+}

@@ -1,0 +1,55 @@
+//! The only SQL. One file a table or a question; long statements stand in `db/sql`.
+//!
+//! Times of rows are the database's own (`now()`), so that a wrong clock on a node changes no
+//! history. Every function takes what it needs and gives rows or facts; none decides.
+
+pub mod builds;
+pub mod launches;
+pub mod logs;
+pub mod policies;
+pub mod queue;
+pub mod results;
+pub mod settings;
+pub mod transitions;
+pub mod workers;
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use crate::config;
+
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// Channel whose messages are `<namespace>/<name>` of a Build with a new status.
+pub const STATUS_CHANNEL: &str = "image_factory_status";
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to query the database: {0}")]
+    Sql(#[from] sqlx::Error),
+    #[error("failed to read a row: {0}")]
+    Row(String),
+}
+
+impl Error {
+    /// Whether the statement broke this unique or check constraint.
+    pub fn breaks(&self, constraint: &str) -> bool {
+        matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.constraint() == Some(constraint))
+    }
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A pool that connects on first use: the operator starts while Postgres is down and says so in
+/// its readiness.
+///
+/// # Errors
+/// When the URL can't be parsed.
+pub fn pool(database: &config::Database) -> Result<PgPool> {
+    let options: PgConnectOptions = database.url.parse().map_err(Error::Sql)?;
+    Ok(PgPoolOptions::new()
+        .max_connections(u32::from(database.connections.get()))
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_lazy_with(options.application_name("image-factory")))
+}

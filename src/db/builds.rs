@@ -1,0 +1,396 @@
+//! The table `builds` with what belongs to an attempt from its first moment: `build_configs`,
+//! `build_triggers` and the first row of `build_status_history`.
+
+use image_factory_core::{method::Method, reason::Reason, status::Status};
+use jiff::Timestamp;
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::{Error, Result, transitions};
+use crate::clock;
+
+/// The custom resource an attempt belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub generation: i64,
+}
+
+/// Everything an attempt is made of. Rows of tenant, project, image and user appear on first use.
+#[derive(Clone, Debug)]
+pub struct NewAttempt {
+    pub tenant_uid: String,
+    pub resource: Resource,
+    pub project: String,
+    pub repository: String,
+    pub tag: String,
+    pub run: i32,
+    pub attempt: i32,
+    pub inputs_hash: String,
+    pub observed_rerun: Option<String>,
+    pub priority: i32,
+    pub config: NewConfig,
+    pub trigger: Trigger,
+    /// A spec that is refused has its row too: null → queued → failed at once.
+    pub refused: Option<(Reason, String)>,
+}
+
+/// `build_configs`.
+#[derive(Clone, Debug)]
+pub struct NewConfig {
+    pub method: Method,
+    pub dockerfile: Option<String>,
+    pub context: Option<String>,
+    pub cache_enabled: bool,
+    pub cache_repo: Option<String>,
+    pub metadata: Value,
+    pub platforms: Option<Value>,
+    pub cache_from: Option<Value>,
+    pub cache_to: Option<Value>,
+    pub target: Option<String>,
+    pub builder: Option<String>,
+    pub buildpacks: Option<Value>,
+    pub packer_template: Option<String>,
+    pub build_args: Value,
+    pub environment: Value,
+    /// References to Secrets, never values.
+    pub secrets: Value,
+    pub spec: Value,
+}
+
+/// `build_triggers`.
+#[derive(Clone, Debug)]
+pub struct Trigger {
+    pub kind: &'static str,
+    pub source: String,
+    /// Who did it, where the cluster can tell.
+    pub user: Option<String>,
+}
+
+/// Inserts an attempt. `None`: this run and attempt already has its row (another operator was
+/// faster); nothing is changed then.
+///
+/// # Errors
+/// When a statement fails; nothing is inserted then.
+pub async fn enqueue(pool: &PgPool, new: &NewAttempt) -> Result<Option<Uuid>> {
+    let mut tx = pool.begin().await?;
+    let id = clock::new_id();
+    match insert(&mut tx, id, new).await {
+        Ok(()) => {}
+        Err(error) if error.breaks("builds_resource_uid_run_attempt_key") => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    if let Some((reason, message)) = &new.refused {
+        let change = transitions::Change {
+            build: id,
+            worker: None,
+            reason: format!("{reason}: {message}"),
+            message: Some(message.clone()),
+        };
+        transitions::apply(&mut tx, Status::Queued, Status::Failed, &[change]).await?;
+        super::results::insert_unstarted(&mut tx, id, Status::Failed.as_str(), *reason).await?;
+    }
+    tx.commit().await?;
+    Ok(Some(id))
+}
+
+async fn insert(conn: &mut PgConnection, id: Uuid, new: &NewAttempt) -> Result<()> {
+    let tenant = tenant(conn, &new.tenant_uid, &new.resource.namespace).await?;
+    let user = match &new.trigger.user {
+        Some(username) => Some(user(conn, username).await?),
+        None => None,
+    };
+    // The project's row is locked to the end of the transaction: numbers have no gap and no double.
+    let project = sqlx::query!(
+        "insert into projects (id, tenant_id, name, next_build_number) values ($1, $2, $3, 2)
+         on conflict on constraint projects_tenant_id_name_key
+         do update set next_build_number = projects.next_build_number + 1
+         returning id, next_build_number - 1 as \"number!\"",
+        clock::new_id(),
+        tenant,
+        new.project
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    let image = sqlx::query_scalar!(
+        "insert into images (id, project_id, repository, tag) values ($1, $2, $3, $4)
+         on conflict on constraint images_project_id_repository_tag_key do update set tag = excluded.tag
+         returning id",
+        clock::new_id(),
+        project.id,
+        new.repository,
+        new.tag
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "insert into builds (id, tenant_id, project_id, image_id, build_number, triggered_by_user_id, status,
+             resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_rerun,
+             observed_generation, priority, queued_at)
+         values ($1, $2, $3, $4, $5, $6, 'queued', $7, $8, $9, $10, $11, $12, $13, $14, $15, now())",
+        id,
+        tenant,
+        project.id,
+        image,
+        project.number,
+        user,
+        new.resource.namespace,
+        new.resource.name,
+        new.resource.uid,
+        new.run,
+        new.attempt,
+        new.inputs_hash,
+        new.observed_rerun,
+        new.resource.generation,
+        new.priority
+    )
+    .execute(&mut *conn)
+    .await?;
+    insert_config(conn, id, &new.config).await?;
+    sqlx::query_file!(
+        "src/db/sql/first_rows.sql",
+        id,
+        clock::new_id(),
+        new.trigger.kind,
+        new.trigger.source,
+        user,
+        clock::new_id(),
+        format!("run {} was made: {} ({})", new.run, new.trigger.kind, new.trigger.source)
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn tenant(conn: &mut PgConnection, uid: &str, name: &str) -> Result<Uuid> {
+    Ok(sqlx::query_scalar!(
+        "insert into tenants (id, uid, name) values ($1, $2, $3)
+         on conflict on constraint tenants_uid_key do update set name = excluded.name
+         returning id",
+        clock::new_id(),
+        uid,
+        name
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
+async fn user(conn: &mut PgConnection, username: &str) -> Result<Uuid> {
+    Ok(sqlx::query_scalar!(
+        "insert into users (id, username) values ($1, $2)
+         on conflict on constraint users_username_key do update set username = excluded.username
+         returning id",
+        clock::new_id(),
+        username
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
+async fn insert_config(conn: &mut PgConnection, build: Uuid, config: &NewConfig) -> Result<()> {
+    // No `..`: a new field can't be forgotten.
+    let NewConfig {
+        method,
+        dockerfile,
+        context,
+        cache_enabled,
+        cache_repo,
+        metadata,
+        platforms,
+        cache_from,
+        cache_to,
+        target,
+        builder,
+        buildpacks,
+        packer_template,
+        build_args,
+        environment,
+        secrets,
+        spec,
+    } = config;
+    sqlx::query!(
+        "insert into build_configs (id, build_id, build_method, dockerfile, build_context, cache_enabled, cache_repo,
+             metadata, platforms, cache_from, cache_to, target_stage, builder, buildpacks, packer_template,
+             build_args, environment, secrets, spec)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+        clock::new_id(),
+        build,
+        method.as_str(),
+        dockerfile.as_deref(),
+        context.as_deref(),
+        cache_enabled,
+        cache_repo.as_deref(),
+        metadata,
+        platforms.as_ref(),
+        cache_from.as_ref(),
+        cache_to.as_ref(),
+        target.as_deref(),
+        builder.as_deref(),
+        buildpacks.as_ref(),
+        packer_template.as_deref(),
+        build_args,
+        environment,
+        secrets,
+        spec
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The newest attempt of a Build's newest run: what the controller decides from, and what its
+/// status is a projection of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Newest {
+    pub id: Uuid,
+    pub number: i32,
+    pub run: i32,
+    pub attempt: i32,
+    pub status: Status,
+    pub inputs_hash: String,
+    pub observed_rerun: Option<String>,
+    pub observed_generation: i64,
+    pub queued_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
+    pub cancel_requested: bool,
+    pub job_created: bool,
+    pub error_message: Option<String>,
+    pub failure_reason: Option<String>,
+    pub failure_stage: Option<String>,
+    pub exit_code: Option<i32>,
+    pub worker: Option<String>,
+    pub image: Option<PushedImage>,
+    pub queue: Option<QueuePlace>,
+    /// The last lines of a failed attempt.
+    pub log_tail: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushedImage {
+    pub reference: String,
+    pub digest: String,
+    pub size_bytes: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuePlace {
+    /// In the tenant, from 1.
+    pub position: i64,
+    pub waiting_for: String,
+    pub message: String,
+}
+
+/// # Errors
+/// When the query fails or a row holds what this version does not know.
+pub async fn newest(pool: &PgPool, resource_uid: &str) -> Result<Option<Newest>> {
+    let Some(row) = sqlx::query_file!("src/db/sql/newest.sql", resource_uid).fetch_optional(pool).await? else {
+        return Ok(None);
+    };
+    let image = match (row.output_image_url, row.output_image_digest) {
+        (Some(reference), Some(digest)) => {
+            Some(PushedImage { reference, digest, size_bytes: row.artifact_size_bytes.unwrap_or(0) })
+        }
+        _ => None,
+    };
+    let queue = match (row.position, row.waiting_for) {
+        (Some(position), Some(waiting_for)) => {
+            Some(QueuePlace { position, waiting_for, message: row.waiting_message.unwrap_or_default() })
+        }
+        _ => None,
+    };
+    Ok(Some(Newest {
+        id: row.id,
+        number: row.build_number,
+        run: row.run,
+        attempt: row.attempt,
+        status: status(&row.status)?,
+        inputs_hash: row.inputs_hash,
+        observed_rerun: row.observed_rerun,
+        observed_generation: row.observed_generation,
+        queued_at: row.queued_at.to_jiff(),
+        started_at: row.started_at.map(jiff_sqlx::Timestamp::to_jiff),
+        completed_at: row.completed_at.map(jiff_sqlx::Timestamp::to_jiff),
+        cancel_requested: row.cancel_requested_at.is_some(),
+        job_created: row.job_created_at.is_some(),
+        error_message: row.error_message,
+        failure_reason: row.failure_reason,
+        failure_stage: row.failure_stage,
+        exit_code: row.exit_code,
+        worker: row.worker_name,
+        image,
+        queue,
+        log_tail: row.log_tail.unwrap_or_default(),
+    }))
+}
+
+pub(super) fn status(text: &str) -> Result<Status> {
+    text.parse().map_err(|error: image_factory_core::status::UnknownStatus| Error::Row(error.to_string()))
+}
+
+/// Asks every live attempt of a Build to stop: a queued one is cancelled at once, with its result;
+/// a running one is marked for the dispatcher, which deletes its Job. With `before_run`, only older
+/// runs. Gives how many were cancelled or newly marked.
+///
+/// # Errors
+/// When a statement fails; nothing is changed then.
+pub async fn request_cancel(
+    pool: &PgPool,
+    resource_uid: &str,
+    before_run: Option<i32>,
+    reason: Reason,
+    sentence: &str,
+) -> Result<usize> {
+    let mut tx = pool.begin().await?;
+    let marked = sqlx::query!(
+        "update builds set cancel_requested_at = now(), cancel_reason = $2
+         where resource_uid = $1 and status in ('queued', 'in_progress') and cancel_requested_at is null
+           and ($3::int is null or run < $3)
+         returning id, status, pg_notify('image_factory_status', resource_namespace || '/' || resource_name)::text as notified",
+        resource_uid,
+        reason.as_str(),
+        before_run
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let queued: Vec<transitions::Change> = marked
+        .iter()
+        .filter(|row| row.status == Status::Queued.as_str())
+        .map(|row| transitions::Change {
+            build: row.id,
+            worker: None,
+            reason: format!("{reason}: {sentence}"),
+            message: Some(sentence.to_owned()),
+        })
+        .collect();
+    for id in transitions::apply(&mut tx, Status::Queued, Status::Cancelled, &queued).await? {
+        super::results::insert_unstarted(&mut tx, id, Status::Cancelled.as_str(), reason).await?;
+    }
+    tx.commit().await?;
+    Ok(marked.len())
+}
+
+/// UIDs and names of the Builds that have a live attempt: what the sweep compares with the cluster.
+///
+/// # Errors
+/// When the query fails.
+pub async fn live_resources(pool: &PgPool) -> Result<Vec<Resource>> {
+    let rows = sqlx::query!(
+        "select distinct resource_namespace, resource_name, resource_uid
+         from builds where status in ('queued', 'in_progress')"
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Resource {
+            namespace: row.resource_namespace,
+            name: row.resource_name,
+            uid: row.resource_uid,
+            generation: 0,
+        })
+        .collect())
+}

@@ -1,0 +1,147 @@
+//! The tables `build_logs` and `build_log_cursors`: lines, numbered without gap over all
+//! containers of an attempt, and how far each container's log has been read.
+
+use image_factory_core::loglevel::Level;
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::Result;
+use crate::clock;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub content: String,
+    pub level: Level,
+    /// When the container runtime read it.
+    pub logged_at: Timestamp,
+}
+
+/// How far one container's log is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    pub container: String,
+    /// Timestamp of the last line read.
+    pub last_timestamp: Option<Timestamp>,
+    /// Lines read that carry exactly this timestamp.
+    pub lines_at_timestamp: i32,
+    /// Number of the attempt's last stored line.
+    pub line_number: i64,
+    /// The container has ended and all of its log has been read.
+    pub finished: bool,
+}
+
+/// # Errors
+/// When the query fails.
+pub async fn cursors(pool: &PgPool, build: Uuid) -> Result<Vec<Cursor>> {
+    let rows = sqlx::query!(
+        "select container, last_timestamp, lines_at_timestamp, line_number, finished
+         from build_log_cursors where build_id = $1",
+        build
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Cursor {
+            container: row.container,
+            last_timestamp: row.last_timestamp.map(jiff_sqlx::Timestamp::to_jiff),
+            lines_at_timestamp: row.lines_at_timestamp,
+            line_number: row.line_number,
+            finished: row.finished,
+        })
+        .collect())
+}
+
+/// Stores lines and moves the cursor in one transaction. The lines take the numbers that end at
+/// `cursor.line_number`; a number already taken (another operator stored it) fails the whole.
+///
+/// # Errors
+/// When a statement fails; nothing is stored then.
+pub async fn append(pool: &PgPool, build: Uuid, lines: &[Line], cursor: &Cursor) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    if !lines.is_empty() {
+        let first = cursor.line_number - i64::try_from(lines.len()).unwrap_or(i64::MAX) + 1;
+        let mut copy = tx
+            .copy_in_raw("copy build_logs (id, build_id, line_number, log_content, log_level, logged_at) from stdin")
+            .await?;
+        if let Err(error) = copy.send(copy_text(build, first, lines)).await {
+            copy.abort("the lines could not be sent").await?;
+            return Err(error.into());
+        }
+        copy.finish().await?;
+    }
+    sqlx::query!(
+        "insert into build_log_cursors (build_id, container, last_timestamp, lines_at_timestamp, line_number, finished)
+         values ($1, $2, $3, $4, $5, $6)
+         on conflict on constraint build_log_cursors_pkey do update
+         set last_timestamp = excluded.last_timestamp, lines_at_timestamp = excluded.lines_at_timestamp,
+             line_number = excluded.line_number, finished = excluded.finished",
+        build,
+        cursor.container,
+        cursor.last_timestamp.map(|timestamp| timestamp.to_sqlx()) as Option<jiff_sqlx::Timestamp>,
+        cursor.lines_at_timestamp,
+        cursor.line_number,
+        cursor.finished
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The last lines, oldest first.
+///
+/// # Errors
+/// When the query fails.
+pub async fn tail(pool: &PgPool, build: Uuid, lines: i64) -> Result<Vec<String>> {
+    let mut tail = sqlx::query_scalar!(
+        "select log_content from build_logs where build_id = $1 order by line_number desc limit $2",
+        build,
+        lines
+    )
+    .fetch_all(pool)
+    .await?;
+    tail.reverse();
+    Ok(tail)
+}
+
+/// Rows in COPY's text format: <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2>.
+fn copy_text(build: Uuid, first: i64, lines: &[Line]) -> Vec<u8> {
+    let mut text = String::with_capacity(lines.iter().map(|line| line.content.len() + 128).sum());
+    for (number, line) in (first..).zip(lines) {
+        text.push_str(&format!("{}\t{build}\t{number}\t", clock::new_id()));
+        for char in line.content.chars() {
+            match char {
+                '\\' => text.push_str("\\\\"),
+                '\n' => text.push_str("\\n"),
+                '\r' => text.push_str("\\r"),
+                '\t' => text.push_str("\\t"),
+                other => text.push(other),
+            }
+        }
+        text.push_str(&format!("\t{}\t{}\n", line.level.as_str(), line.logged_at));
+    }
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_survives_copys_own_special_characters() {
+        let line = Line {
+            content: "a\tb\\c\r\n".to_owned(),
+            level: Level::Warn,
+            logged_at: "2026-11-24T10:00:00.123456789Z".parse().unwrap(),
+        };
+        let text = String::from_utf8(copy_text(Uuid::nil(), 7, &[line])).unwrap();
+        let fields: Vec<&str> = text.trim_end_matches('\n').split('\t').collect();
+        assert_eq!(
+            fields[1..],
+            ["00000000-0000-0000-0000-000000000000", "7", "a\\tb\\\\c\\r\\n", "WARN", "2026-11-24T10:00:00.123456789Z"]
+        );
+    }
+}

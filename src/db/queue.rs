@@ -1,0 +1,66 @@
+//! The claim: which queued builds start now. One short transaction under one advisory lock reads
+//! limits, counts and heads, lets the plan in core decide, and moves the rows.
+
+use image_factory_core::{
+    queue::{self, Head, Tenant, Worker},
+    status::Status,
+};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{Result, transitions};
+
+/// Claims every build that has room now. Any number of operators may call it at once: they take
+/// turns, and no limit is exceeded at any commit.
+///
+/// # Errors
+/// When a statement fails; nothing is claimed then.
+pub async fn claim(pool: &PgPool) -> Result<Vec<Uuid>> {
+    let mut tx = pool.begin().await?;
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('image-factory claim', 0))::text as locked").fetch_one(&mut *tx).await?;
+    let workers: Vec<Worker> = sqlx::query_file!("src/db/sql/workers_with_room.sql")
+        .fetch_all(&mut *tx)
+        .await?
+        .into_iter()
+        .map(|row| Worker { id: row.id, tenant: row.tenant_id, running: row.running, limit: row.concurrent_builds_limit })
+        .collect();
+    let room: i32 = workers.iter().map(|worker| worker.limit - worker.running).sum();
+    if room <= 0 {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query_file!("src/db/sql/heads.sql", i64::from(room)).fetch_all(&mut *tx).await?;
+    let mut tenants: Vec<Tenant> = Vec::new();
+    let mut heads = Vec::new();
+    for row in rows {
+        if tenants.last().is_none_or(|tenant| tenant.id != row.tenant_id) {
+            tenants.push(Tenant {
+                id: row.tenant_id,
+                running: row.running,
+                limit: row.tenant_limit,
+                weight: row.weight,
+                by_priority: row.by_priority,
+            });
+        }
+        heads.push(Head {
+            build: row.id,
+            tenant: row.tenant_id,
+            priority: row.priority,
+            queued_at: row.queued_at.to_jiff(),
+        });
+    }
+    let changes: Vec<transitions::Change> = queue::plan(tenants, workers, &heads)
+        .into_iter()
+        .map(|assignment| transitions::Change {
+            build: assignment.build,
+            worker: Some(assignment.worker),
+            reason: "claimed: within the limits of its tenant and its worker".to_owned(),
+            message: None,
+        })
+        .collect();
+    let claimed = transitions::apply(&mut tx, Status::Queued, Status::InProgress, &changes).await?;
+    if !claimed.is_empty() {
+        super::workers::count_running(&mut tx).await?;
+    }
+    tx.commit().await?;
+    Ok(claimed)
+}

@@ -1,0 +1,134 @@
+//! How an attempt ended: `build_results` and `build_artifacts`, written in the transaction of the
+//! attempt's last transition, so that a finished build has exactly one result.
+
+use std::time::Duration;
+
+use image_factory_core::{outcome::Outcome, reason::Reason, status::Status};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::{Result, transitions};
+use crate::clock;
+
+/// What was measured, in milliseconds; `None` where nothing could be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// The build container, push included.
+    pub execution: Option<i64>,
+    pub push: Option<i64>,
+}
+
+/// Ends a running attempt; its Job may go `job_ttl` later. `false`: it had ended before, and nothing
+/// is changed.
+///
+/// # Errors
+/// When a statement fails; nothing is changed then.
+pub async fn finish(
+    pool: &PgPool,
+    build: Uuid,
+    outcome: &Outcome,
+    durations: Durations,
+    job_ttl: Duration,
+) -> Result<bool> {
+    let mut tx = pool.begin().await?;
+    let failure = outcome.failure.as_ref();
+    let change = transitions::Change {
+        build,
+        worker: None,
+        reason: failure.map_or_else(
+            || "the image was pushed and confirmed by the registry".to_owned(),
+            |failure| format!("{}: {}", failure.reason, failure.message),
+        ),
+        message: failure.map(|failure| failure.message.clone()),
+    };
+    if transitions::apply(&mut tx, Status::InProgress, outcome.status, &[change]).await?.is_empty() {
+        return Ok(false);
+    }
+    let image = outcome.image.as_ref();
+    sqlx::query_file!(
+        "src/db/sql/finish.sql",
+        build,
+        clock::new_id(),
+        outcome.result_status(),
+        outcome.exit_code,
+        image.map(|image| image.reference.as_str()),
+        image.map(|image| image.digest.as_str()),
+        failure.map(|failure| failure.reason.as_str()),
+        failure.map(|failure| failure.stage.as_str()),
+        durations.execution,
+        durations.push,
+        clock::new_id(),
+        image.map(|image| i64::try_from(image.total_size_bytes).unwrap_or(i64::MAX)),
+        job_ttl.as_secs_f64()
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// The result of an attempt that ended in the queue: it never ran, so all its time was waiting.
+pub(super) async fn insert_unstarted(conn: &mut PgConnection, build: Uuid, status: &str, reason: Reason) -> Result<()> {
+    sqlx::query!(
+        "insert into build_results (id, build_id, project_id, status, failure_reason, failure_stage,
+             total_duration_milliseconds, queue_wait_milliseconds, cleanup_status)
+         select $2, id, project_id, $3, $4, $5, waited, waited, 'completed'
+         from builds,
+             lateral (select greatest(0, extract(epoch from now() - greatest(queued_at, coalesce(not_before, queued_at))) * 1000)::bigint as waited) w
+         where id = $1",
+        build,
+        clock::new_id(),
+        status,
+        reason.as_str(),
+        reason.stage().as_str()
+    )
+    .execute(&mut *conn)
+    .await?;
+    // Nothing was made in the cluster: there is nothing to clean.
+    sqlx::query!("update builds set cleanup_at = now() where id = $1", build).execute(conn).await?;
+    Ok(())
+}
+
+/// A finished attempt whose Job has outlived `spec.retention.jobTtl`.
+#[derive(Clone, Debug)]
+pub struct Expired {
+    pub id: Uuid,
+    pub namespace: String,
+    pub name: String,
+}
+
+/// Attempts whose Job may go: ended longer ago than `spec.retention.jobTtl`.
+///
+/// # Errors
+/// When the query fails.
+pub async fn expired(pool: &PgPool, limit: i64) -> Result<Vec<Expired>> {
+    Ok(sqlx::query_as!(
+        Expired,
+        "select b.id, b.resource_namespace as namespace, b.resource_name as name
+         from builds b
+         where b.cleanup_at is null and b.cleanup_due_at <= now()
+         order by b.cleanup_due_at
+         limit $1",
+        limit
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// The Job is gone, or could not be deleted.
+///
+/// # Errors
+/// When a statement fails.
+pub async fn cleaned(pool: &PgPool, build: Uuid, status: &str) -> Result<()> {
+    sqlx::query!(
+        "with cleaned as (
+             update builds set cleanup_at = case when $2 = 'completed' then now() end where id = $1 returning id
+         )
+         update build_results set cleanup_status = $2 from cleaned where build_id = cleaned.id",
+        build,
+        status
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! The operator's defaults, where SQL can see them, and the partitions of the log.
+
+use jiff::civil::Date;
+use jiff_sqlx::ToSqlx;
+use sqlx::PgPool;
+
+use super::Result;
+
+/// # Errors
+/// When the statement fails.
+pub async fn declare(pool: &PgPool, max_concurrent_builds: i32) -> Result<()> {
+    sqlx::query!(
+        "insert into operator_settings (max_concurrent_builds) values ($1)
+         on conflict on constraint operator_settings_pkey do update
+         set max_concurrent_builds = excluded.max_concurrent_builds, updated_at = now()
+         where operator_settings.max_concurrent_builds <> excluded.max_concurrent_builds",
+        max_concurrent_builds
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Makes the weekly partitions of `build_logs` for these days, where they are missing.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn ensure_log_partitions(pool: &PgPool, first: Date, last: Date) -> Result<i32> {
+    Ok(sqlx::query_scalar!(
+        "select ensure_build_log_partitions($1, $2) as \"created!\"",
+        first.to_sqlx() as _,
+        last.to_sqlx() as _
+    )
+    .fetch_one(pool)
+    .await?)
+}

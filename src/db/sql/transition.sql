@@ -1,0 +1,34 @@
+-- Moves attempts from one status to another, each with its history row and a notification, and
+-- leaves alone those that have moved on meanwhile. The only statement that changes builds.status.
+with asked as (
+    select id, worker_id, reason, message, history_id
+    from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[])
+        as asked (id, worker_id, reason, message, history_id)
+),
+changed as (
+    update builds
+    set status = $7,
+        worker_id = case $7 when 'in_progress' then asked.worker_id when 'queued' then null else builds.worker_id end,
+        started_at = case $7 when 'in_progress' then now() when 'queued' then null else builds.started_at end,
+        completed_at = case when $7 in ('success', 'failed', 'cancelled') then now() end,
+        error_message = coalesce(asked.message, builds.error_message)
+    from asked
+    where builds.id = asked.id
+      and builds.status = $6
+      and ($7 <> 'queued' or builds.job_created_at is null)
+    returning builds.id, asked.reason, asked.history_id, builds.resource_namespace, builds.resource_name
+),
+recorded as (
+    insert into build_status_history (id, build_id, sequence, from_status, to_status, reason, changed_by_system, changed_at)
+    select history_id,
+           id,
+           (select coalesce(max(sequence), 0) + 1 from build_status_history where build_id = changed.id),
+           $6,
+           $7,
+           reason,
+           true,
+           now()
+    from changed
+)
+select id as "id!", pg_notify('image_factory_status', resource_namespace || '/' || resource_name)::text as notified
+from changed
