@@ -28,7 +28,7 @@ pub async fn claim(pool: &PgPool) -> Result<Vec<Uuid>> {
     if room <= 0 {
         return Ok(Vec::new());
     }
-    let rows = sqlx::query_file!("src/db/sql/heads.sql", i64::from(room)).fetch_all(&mut *tx).await?;
+    let rows = sqlx::query_file!("src/db/sql/heads.sql", room).fetch_all(&mut *tx).await?;
     let mut tenants: Vec<Tenant> = Vec::new();
     let mut heads = Vec::new();
     for row in rows {

@@ -25,9 +25,9 @@ select l.tenant_id as "tenant_id!",
        l.tenant_limit as "tenant_limit!",
        l.weight as "weight!",
        l.by_priority as "by_priority!",
-       h.id,
-       h.priority,
-       h.queued_at
+       h.id as "id!",
+       h.priority as "priority!",
+       h.queued_at as "queued_at!"
 from limits l
 cross join lateral (
     (select b.id, b.priority, b.queued_at

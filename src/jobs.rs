@@ -1,0 +1,295 @@
+//! A claimed attempt becomes a Job: pure, one file a method.
+//!
+//! The Pod is a sequence of init containers (`prepare`, with buildx the daemon beside it, `build`)
+//! before `inspect`, its only main container. A method says how its `build` container looks; all
+//! else is the same for every method and stands here.
+
+mod buildx;
+mod container;
+pub mod labels;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use image_factory_core::{
+    ids,
+    method::Method,
+    pod::{AGENT, INLINE_CHUNK_PREFIX, INLINE_COUNT_VARIABLE, INSPECT_CONTAINER, PREPARE_CONTAINER, VOLUME},
+    reference::Reference,
+};
+use k8s_openapi::{
+    api::{
+        batch::v1::{Job, JobSpec},
+        core::v1::{
+            Capabilities, Container, EmptyDirVolumeSource, EnvVar, PodSpec, PodTemplateSpec, ResourceRequirements,
+            SeccompProfile, SecurityContext, Volume, VolumeMount,
+        },
+    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta, apis::meta::v1::OwnerReference},
+};
+use kube::Resource;
+use uuid::Uuid;
+
+use crate::{config::Images, crd::build::{Build, BuildSpec}, source};
+
+/// How much longer than its timeout a Pod may live: the agent ends the build in time, this is for a
+/// Pod whose agent can't.
+const DEADLINE_MARGIN: Duration = Duration::from_mins(5);
+/// The operator's Job and its Pod go by themselves after a day, should the operator never clean.
+const BACKSTOP_TTL_SECONDS: i32 = 24 * 60 * 60;
+/// For the agent to end its builder and write its report.
+const GRACE_SECONDS: i64 = 30;
+/// The user of the operator's image, and of the containers that need no other.
+const USER: i64 = 65532;
+const VOLUME_NAME: &str = "image-factory";
+
+/// An attempt that is launched, from its rows.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub id: Uuid,
+    pub namespace: String,
+    pub build: String,
+    pub build_uid: String,
+    pub project: String,
+    pub worker: String,
+    pub spec: BuildSpec,
+}
+
+/// The operator's part in every Job.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub images: Images,
+    pub insecure_registries: Vec<String>,
+}
+
+/// What a method adds to the common Pod.
+struct Builder {
+    /// Native sidecars that run beside `build`.
+    sidecars: Vec<Container>,
+    build: Container,
+    volumes: Vec<Volume>,
+    /// Files of our own making that `prepare` puts on the volume: name and content.
+    files: Vec<(&'static str, String)>,
+    /// Where `inspect` reads the digest: `file:…` or `buildx:…`.
+    digest_from: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("method {0} is not available in this version")]
+    MethodNotAvailable(Method),
+    #[error("failed to pack the inline source: {0}")]
+    Source(#[from] source::Error),
+}
+
+/// Whether this version can run a method.
+pub const fn is_available(method: Method) -> bool {
+    matches!(method, Method::Buildx | Method::Container)
+}
+
+/// The Job of an attempt. The same attempt gives the same Job.
+///
+/// # Errors
+/// When the method can't be run, or the source can't be packed.
+pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
+    let insecure = insecure_hosts(launch, settings);
+    let builder = match launch.spec.method {
+        Method::Buildx => buildx::builder(launch, settings, &insecure),
+        Method::Container => container::builder(launch, settings, &insecure),
+        method @ (Method::Kaniko | Method::Paketo | Method::Packer) => return Err(Error::MethodNotAvailable(method)),
+    };
+    let name = ids::job_name(&launch.build, launch.id);
+    let labels = labels::of(launch);
+    let inspect = inspect(launch, settings, &insecure, &builder.digest_from);
+    let mut init_containers = vec![prepare(launch, settings, &builder.files)?];
+    init_containers.extend(builder.sidecars);
+    init_containers.push(builder.build);
+    let mut volumes = vec![Volume {
+        name: VOLUME_NAME.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    }];
+    volumes.extend(builder.volumes);
+    let deadline = launch.spec.timeout() + DEADLINE_MARGIN;
+    Ok(Job {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(launch.namespace.clone()),
+            labels: Some(labels.clone()),
+            owner_references: Some(vec![owner(launch)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            backoff_limit: Some(0),
+            pod_replacement_policy: Some("Failed".to_owned()),
+            ttl_seconds_after_finished: Some(BACKSTOP_TTL_SECONDS),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(labels),
+                    annotations: Some(BTreeMap::from([(
+                        "kubectl.kubernetes.io/default-container".to_owned(),
+                        image_factory_core::pod::BUILD_CONTAINER.to_owned(),
+                    )])),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(PodSpec {
+                    init_containers: Some(init_containers),
+                    containers: vec![inspect],
+                    volumes: Some(volumes),
+                    restart_policy: Some("Never".to_owned()),
+                    active_deadline_seconds: i64::try_from(deadline.as_secs()).ok(),
+                    termination_grace_period_seconds: Some(GRACE_SECONDS),
+                    automount_service_account_token: Some(false),
+                    enable_service_links: Some(false),
+                    ..PodSpec::default()
+                }),
+            },
+            ..JobSpec::default()
+        }),
+        status: None,
+    })
+}
+
+/// Registries that may be spoken to over plain http or with an unverified certificate.
+fn insecure_hosts(launch: &Launch, settings: &Settings) -> Vec<String> {
+    let mut hosts = settings.insecure_registries.clone();
+    if launch.spec.output.insecure {
+        hosts.push(output(launch).host().to_owned());
+    }
+    hosts.sort();
+    hosts.dedup();
+    hosts
+}
+
+fn output(launch: &Launch) -> Reference<'_> {
+    Reference::new(&launch.spec.output.image)
+}
+
+/// Every name the image is pushed under, `spec.output.image` first.
+fn destinations(launch: &Launch) -> Vec<String> {
+    let output = output(launch);
+    let mut names = vec![output.with_tag(output.tag)];
+    names.extend(launch.spec.output.tags.iter().filter(|tag| *tag != output.tag).map(|tag| output.with_tag(tag)));
+    names
+}
+
+fn owner(launch: &Launch) -> OwnerReference {
+    OwnerReference {
+        api_version: Build::api_version(&()).into_owned(),
+        kind: Build::kind(&()).into_owned(),
+        name: launch.build.clone(),
+        uid: launch.build_uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}
+
+fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)]) -> Result<Container, Error> {
+    let spec = &launch.spec;
+    let mut args = vec!["prepare".to_owned(), format!("--context={}", spec.context)];
+    if let Some(dockerfile) = spec.dockerfile() {
+        args.push(format!("--dockerfile={dockerfile}"));
+    }
+    for (name, content) in files {
+        args.push(format!("--file={name}={content}"));
+    }
+    let chunks = match &spec.source.inline {
+        Some(inline) => source::encode_inline(&inline.files)?,
+        None => Vec::new(),
+    };
+    let mut env = vec![variable(INLINE_COUNT_VARIABLE, &chunks.len().to_string())];
+    env.extend(chunks.iter().enumerate().map(|(index, chunk)| variable(&format!("{INLINE_CHUNK_PREFIX}{index}"), chunk)));
+    Ok(Container {
+        name: PREPARE_CONTAINER.to_owned(),
+        image: Some(settings.images.operator.clone()),
+        args: Some(args.iter().map(|arg| literal(arg)).collect()),
+        env: Some(env),
+        volume_mounts: Some(vec![shared_volume()]),
+        resources: Some(resources([("cpu", "10m"), ("memory", "32Mi")], [("memory", "512Mi")])),
+        security_context: Some(restricted()),
+        ..Container::default()
+    })
+}
+
+fn inspect(launch: &Launch, settings: &Settings, insecure: &[String], digest_from: &str) -> Container {
+    let output = output(launch);
+    let mut args = vec![
+        "inspect".to_owned(),
+        format!("--image={}", output.with_tag(output.tag)),
+        format!("--digest-from={digest_from}"),
+    ];
+    if insecure.iter().any(|host| host == output.host()) {
+        args.push("--insecure".to_owned());
+    }
+    Container {
+        name: INSPECT_CONTAINER.to_owned(),
+        image: Some(settings.images.operator.clone()),
+        args: Some(args.iter().map(|arg| literal(arg)).collect()),
+        volume_mounts: Some(vec![shared_volume()]),
+        resources: Some(resources([("cpu", "10m"), ("memory", "32Mi")], [("memory", "256Mi")])),
+        security_context: Some(restricted()),
+        ..Container::default()
+    }
+}
+
+/// `agent run … -- <commands>`: how every `build` container starts. `options` are the agent's own.
+fn under_agent(launch: &Launch, options: &[String], commands: &[Vec<String>]) -> Vec<String> {
+    let mut argv = vec![AGENT.to_owned(), "run".to_owned()];
+    argv.push(format!("--timeout-seconds={}", launch.spec.timeout().as_secs()));
+    argv.extend(options.iter().cloned());
+    argv.push("--".to_owned());
+    for (index, command) in commands.iter().enumerate() {
+        if index > 0 {
+            argv.push("--then".to_owned());
+        }
+        argv.extend(command.iter().map(|arg| literal(arg)));
+    }
+    argv
+}
+
+/// Kubernetes expands `$(NAME)` in arguments and environment; a doubled `$` stands for itself:
+/// <https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.33/#container-v1-core>.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+fn variable(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(literal(value)), value_from: None }
+}
+
+fn shared_volume() -> VolumeMount {
+    VolumeMount { name: VOLUME_NAME.to_owned(), mount_path: VOLUME.to_owned(), ..VolumeMount::default() }
+}
+
+/// The restricted profile: what runs our own code.
+fn restricted() -> SecurityContext {
+    SecurityContext {
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        run_as_non_root: Some(true),
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..SecurityContext::default()
+    }
+}
+
+/// What the user asked for the container that does the work.
+fn requested(spec: &BuildSpec) -> ResourceRequirements {
+    let asked = spec.resources.clone().unwrap_or_default();
+    ResourceRequirements {
+        requests: (!asked.requests.is_empty()).then_some(asked.requests),
+        limits: (!asked.limits.is_empty()).then_some(asked.limits),
+        claims: None,
+    }
+}
+
+fn resources<const R: usize, const L: usize>(
+    requests: [(&str, &str); R],
+    limits: [(&str, &str); L],
+) -> ResourceRequirements {
+    let quantities = |pairs: &[(&str, &str)]| {
+        Some(pairs.iter().map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned()))).collect())
+    };
+    ResourceRequirements { requests: quantities(&requests), limits: quantities(&limits), claims: None }
+}

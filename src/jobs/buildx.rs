@@ -1,0 +1,108 @@
+//! Method buildx: the real buildx client in `build`, against a BuildKit daemon that runs beside it
+//! as a native sidecar and goes with the Pod. The daemon is privileged; the client is not.
+
+use image_factory_core::pod::{BUILD_CONTAINER, BUILDKITD_CONTAINER, METADATA_FILE, OUT, SOURCE, VOLUME};
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, SecurityContext, Volume, VolumeMount};
+
+use super::{Builder, Launch, Settings, USER, destinations, requested, resources, restricted, shared_volume, under_agent, variable};
+
+const CONFIG_FILE: &str = "buildkitd.toml";
+const STATE_VOLUME: &str = "buildkit";
+const STATE: &str = "/var/lib/buildkit";
+
+pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String]) -> Builder {
+    let socket = format!("{VOLUME}/buildkitd.sock");
+    Builder {
+        sidecars: vec![daemon(launch, settings, &socket)],
+        build: client(launch, settings, &socket),
+        volumes: vec![Volume {
+            name: STATE_VOLUME.to_owned(),
+            empty_dir: Some(EmptyDirVolumeSource::default()),
+            ..Volume::default()
+        }],
+        files: vec![(CONFIG_FILE, config(insecure))],
+        digest_from: format!("buildx:{METADATA_FILE}"),
+    }
+}
+
+/// The daemon does the work: it gets the user's resources.
+fn daemon(launch: &Launch, settings: &Settings, socket: &str) -> Container {
+    let state = VolumeMount { name: STATE_VOLUME.to_owned(), mount_path: STATE.to_owned(), ..VolumeMount::default() };
+    Container {
+        name: BUILDKITD_CONTAINER.to_owned(),
+        image: Some(settings.images.buildkit.clone()),
+        command: Some(vec!["buildkitd".to_owned()]),
+        args: Some(vec![
+            format!("--config={VOLUME}/{CONFIG_FILE}"),
+            format!("--addr=unix://{socket}"),
+            // The client runs as this group.
+            format!("--group={USER}"),
+        ]),
+        // BuildKit cuts a step's output off at 2 MiB or 100 KiB/s unless told otherwise; our own
+        // limit is the build's, and says what it cut.
+        env: Some(vec![variable("BUILDKIT_STEP_LOG_MAX_SIZE", "-1"), variable("BUILDKIT_STEP_LOG_MAX_SPEED", "-1")]),
+        restart_policy: Some("Always".to_owned()),
+        resources: Some(requested(&launch.spec)),
+        security_context: Some(SecurityContext { privileged: Some(true), ..SecurityContext::default() }),
+        volume_mounts: Some(vec![shared_volume(), state]),
+        ..Container::default()
+    }
+}
+
+fn client(launch: &Launch, settings: &Settings, socket: &str) -> Container {
+    let connect = ["/buildx", "create", "--name=image-factory", "--driver=remote", &format!("unix://{socket}")]
+        .map(str::to_owned)
+        .to_vec();
+    Container {
+        name: BUILD_CONTAINER.to_owned(),
+        image: Some(settings.images.buildx.clone()),
+        command: Some(under_agent(
+            launch,
+            &[format!("--wait-for-socket={socket}")],
+            &[connect, build(launch)],
+        )),
+        env: Some(vec![
+            variable("HOME", OUT),
+            variable("BUILDX_CONFIG", &format!("{OUT}/buildx")),
+            variable("DOCKER_CONFIG", &format!("{OUT}/docker")),
+        ]),
+        resources: Some(resources([("cpu", "10m"), ("memory", "64Mi")], [("memory", "1Gi")])),
+        security_context: Some(restricted()),
+        volume_mounts: Some(vec![shared_volume()]),
+        ..Container::default()
+    }
+}
+
+fn build(launch: &Launch) -> Vec<String> {
+    let spec = &launch.spec;
+    let context = format!("{SOURCE}/{}", spec.context);
+    let mut argv: Vec<String> = ["/buildx", "build", "--builder=image-factory", "--progress=plain", "--push", "--provenance=false"]
+        .map(str::to_owned)
+        .to_vec();
+    argv.push(format!("--metadata-file={METADATA_FILE}"));
+    if let Some(dockerfile) = spec.dockerfile() {
+        argv.push(format!("--file={context}/{dockerfile}"));
+    }
+    argv.extend(destinations(launch).iter().map(|name| format!("--tag={name}")));
+    argv.extend(spec.target.iter().map(|target| format!("--target={target}")));
+    argv.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
+    argv.extend(spec.output.labels.iter().map(|(key, value)| format!("--label={key}={value}")));
+    if !spec.cache_enabled() {
+        argv.push("--no-cache".to_owned());
+    }
+    if let Some(cache) = &spec.cache {
+        argv.extend(cache.from.iter().map(|from| format!("--cache-from={from}")));
+        argv.extend(cache.to.iter().map(|to| format!("--cache-to={to}")));
+    }
+    argv.push(context);
+    argv
+}
+
+/// buildkitd.toml: <https://docs.docker.com/build/buildkit/toml-configuration/>.
+fn config(insecure: &[String]) -> String {
+    let mut toml = String::new();
+    for host in insecure {
+        toml.push_str(&format!("[registry.\"{host}\"]\n  http = true\n  insecure = true\n"));
+    }
+    toml
+}

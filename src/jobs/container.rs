@@ -1,0 +1,100 @@
+//! Method container: buildah with chroot isolation, as root with a short list of capabilities and
+//! without privileges. It pushes in a command of its own.
+
+use image_factory_core::pod::{BUILD_CONTAINER, DIGEST_FILE, OUT, SOURCE, VOLUME};
+use k8s_openapi::api::core::v1::{Capabilities, Container, EmptyDirVolumeSource, SecurityContext, Volume, VolumeMount};
+
+use super::{Builder, Launch, Settings, destinations, requested, shared_volume, under_agent, variable};
+
+const REGISTRIES_FILE: &str = "registries.conf";
+const STORAGE_VOLUME: &str = "storage";
+const STORAGE: &str = "/var/lib/containers/storage";
+/// What chroot isolation needs beside what files of any owner need.
+const CAPABILITIES: [&str; 11] = [
+    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+];
+
+pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String]) -> Builder {
+    let destinations = destinations(launch);
+    let mut commands = vec![build(launch, &destinations)];
+    commands.extend(destinations.iter().enumerate().map(|(index, name)| push(name, index == 0)));
+    Builder {
+        sidecars: Vec::new(),
+        build: Container {
+            name: BUILD_CONTAINER.to_owned(),
+            image: Some(settings.images.container.clone()),
+            command: Some(under_agent(launch, &[], &commands)),
+            env: Some(vec![
+                variable("HOME", OUT),
+                variable("STORAGE_DRIVER", "vfs"),
+                variable("BUILDAH_ISOLATION", "chroot"),
+                variable("CONTAINERS_REGISTRIES_CONF", &format!("{VOLUME}/{REGISTRIES_FILE}")),
+            ]),
+            resources: Some(requested(&launch.spec)),
+            security_context: Some(SecurityContext {
+                run_as_user: Some(0),
+                allow_privilege_escalation: None,
+                capabilities: Some(Capabilities {
+                    add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+                    drop: Some(vec!["ALL".to_owned()]),
+                }),
+                // RuntimeDefault forbids unshare, which buildah needs.
+                seccomp_profile: None,
+                ..SecurityContext::default()
+            }),
+            volume_mounts: Some(vec![
+                shared_volume(),
+                VolumeMount { name: STORAGE_VOLUME.to_owned(), mount_path: STORAGE.to_owned(), ..VolumeMount::default() },
+            ]),
+            ..Container::default()
+        },
+        volumes: vec![Volume {
+            name: STORAGE_VOLUME.to_owned(),
+            empty_dir: Some(EmptyDirVolumeSource::default()),
+            ..Volume::default()
+        }],
+        files: vec![(REGISTRIES_FILE, registries(insecure))],
+        digest_from: format!("file:{DIGEST_FILE}"),
+    }
+}
+
+fn build(launch: &Launch, destinations: &[String]) -> Vec<String> {
+    let spec = &launch.spec;
+    let context = format!("{SOURCE}/{}", spec.context);
+    let mut argv: Vec<String> = ["buildah", "build", "--layers"].map(str::to_owned).to_vec();
+    if let Some(dockerfile) = spec.dockerfile() {
+        argv.push(format!("--file={context}/{dockerfile}"));
+    }
+    argv.extend(destinations.iter().map(|name| format!("--tag={name}")));
+    argv.extend(spec.target.iter().map(|target| format!("--target={target}")));
+    argv.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
+    argv.extend(spec.output.labels.iter().map(|(key, value)| format!("--label={key}={value}")));
+    if !spec.cache_enabled() {
+        argv.push("--no-cache".to_owned());
+    }
+    if let Some(repo) = spec.cache.as_ref().filter(|cache| cache.enabled).and_then(|cache| cache.repo.as_ref()) {
+        argv.push(format!("--cache-from={repo}"));
+        argv.push(format!("--cache-to={repo}"));
+    }
+    argv.push(context);
+    argv
+}
+
+fn push(name: &str, first: bool) -> Vec<String> {
+    let mut argv: Vec<String> = ["buildah", "push"].map(str::to_owned).to_vec();
+    if first {
+        argv.push(format!("--digestfile={DIGEST_FILE}"));
+    }
+    argv.extend([name.to_owned(), format!("docker://{name}")]);
+    argv
+}
+
+/// registries.conf: short names mean docker.io, as with the other builders.
+/// <https://github.com/containers/image/blob/main/docs/containers-registries.conf.5.md>
+fn registries(insecure: &[String]) -> String {
+    let mut toml = "unqualified-search-registries = [\"docker.io\"]\n".to_owned();
+    for host in insecure {
+        toml.push_str(&format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n"));
+    }
+    toml
+}

@@ -1,0 +1,207 @@
+//! The queue as people see it in the view, and the plans of the queries that the queue's indexes are for.
+
+use sqlx::PgPool;
+
+use super::rows::{claimed, queued, refused_by, two_tenants};
+
+/// The queue in its overall order: build, place in the tenant, reason, message.
+async fn queue(pool: &PgPool) -> sqlx::Result<Vec<(String, i64, Option<String>, String)>> {
+    sqlx::query_as(
+        "select t.name || '/' || b.resource_name, q.position, q.waiting_for, q.message
+         from build_queue q join builds b on b.id = q.build_id join tenants t on t.id = q.tenant_id
+         order by q.overall_position",
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// The reason and message of one build.
+async fn held_back(pool: &PgPool, build: &str) -> sqlx::Result<(Option<String>, String)> {
+    sqlx::query_as("select waiting_for, message from build_queue where build_id = md5($1)::uuid").bind(build).fetch_one(pool).await
+}
+
+async fn change(pool: &PgPool, statement: &'static str) -> sqlx::Result<()> {
+    let done = sqlx::query(statement).execute(pool).await?;
+    assert!(done.rows_affected() > 0, "changed nothing: {statement}");
+    Ok(())
+}
+
+fn because(reason: &str, message: &str) -> (Option<String>, String) {
+    (Some(reason.to_owned()), message.to_owned())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn builds_wait_in_the_order_of_time_and_take_turns_between_tenants(pool: PgPool) -> sqlx::Result<()> {
+    two_tenants(&pool).await?;
+    for (tenant, name, minute) in [("green", "running", 0), ("green", "b", 2), ("green", "a", 1), ("amber", "d", 4), ("amber", "c", 3)] {
+        queued(&pool, tenant, name, minute, 0).await?;
+    }
+    claimed(&pool, "green/running", "everyone").await?;
+    let order: Vec<_> = queue(&pool).await?.into_iter().map(|(build, position, ..)| (build, position)).collect();
+    // amber runs none, so its first comes first though it came later; then both would run one each, and time decides.
+    let wanted = [("amber/c", 1), ("green/a", 1), ("amber/d", 2), ("green/b", 2)];
+    assert_eq!(order, wanted.map(|(build, position)| (build.to_owned(), position)));
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_tenant_of_more_weight_has_more_turns(pool: PgPool) -> sqlx::Result<()> {
+    two_tenants(&pool).await?;
+    for minute in 0..3 {
+        queued(&pool, "green", &format!("g{minute}"), minute, 0).await?;
+        queued(&pool, "amber", &format!("a{minute}"), minute + 10, 0).await?;
+    }
+    change(&pool, "insert into build_concurrency_policies (id, tenant_id, weight) values (gen_random_uuid(), md5('amber')::uuid, 2)").await?;
+    let order: Vec<_> = queue(&pool).await?.into_iter().map(|(build, ..)| build).collect();
+    assert_eq!(order, ["green/g0", "amber/a0", "amber/a1", "green/g1", "amber/a2", "green/g2"]);
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn priority_counts_only_where_the_policy_or_else_the_operator_says_so(pool: PgPool) -> sqlx::Result<()> {
+    two_tenants(&pool).await?;
+    for tenant in ["green", "amber"] {
+        queued(&pool, tenant, "early", 1, -5).await?;
+        queued(&pool, tenant, "late", 2, 0).await?;
+        queued(&pool, tenant, "urgent", 3, 9).await?;
+    }
+    let first = async |tenant: &str| -> sqlx::Result<String> {
+        let all = queue(&pool).await?;
+        Ok(all.into_iter().find(|(build, position, ..)| build.starts_with(tenant) && *position == 1).map(|row| row.0).unwrap_or_default())
+    };
+    assert_eq!(first("green").await?, "green/early", "without policy and settings, time alone");
+    change(&pool, "insert into build_concurrency_policies (id, tenant_id, priority_dispatch_enabled) values (gen_random_uuid(), md5('green')::uuid, true)").await?;
+    assert_eq!((first("green").await?, first("amber").await?), ("green/urgent".into(), "amber/early".into()));
+    change(&pool, "insert into operator_settings (max_concurrent_builds, priority_dispatch_enabled) values (9, true)").await?;
+    change(&pool, "update build_concurrency_policies set priority_dispatch_enabled = false").await?;
+    assert_eq!((first("green").await?, first("amber").await?), ("green/early".into(), "amber/urgent".into()));
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn the_first_thing_that_holds_a_build_back_is_told_with_its_numbers(pool: PgPool) -> sqlx::Result<()> {
+    two_tenants(&pool).await?;
+    queued(&pool, "green", "old", 0, 0).await?;
+    claimed(&pool, "green/old", "everyone").await?;
+    queued(&pool, "green", "new", 1, 0).await?;
+    let new = "green/new";
+    assert_eq!(held_back(&pool, new).await?, (None, "ready to be claimed".to_owned()));
+
+    change(&pool, "update build_workers set concurrent_builds_limit = 1 where worker_name = 'everyone'").await?;
+    assert_eq!(held_back(&pool, new).await?, because("WorkersBusy", "workers that fit run 1 of 1 builds"));
+
+    change(&pool, "insert into operator_settings (max_concurrent_builds) values (1)").await?;
+    assert_eq!(held_back(&pool, new).await?, because("TenantLimit", "tenant green runs 1 of 1 builds"));
+    change(&pool, "insert into build_concurrency_policies (id, tenant_id, max_concurrent_builds) values (gen_random_uuid(), md5('green')::uuid, 2)").await?;
+    assert_eq!(held_back(&pool, new).await?.0.as_deref(), Some("WorkersBusy"), "the policy goes before the operator's default");
+    change(&pool, "update build_concurrency_policies set max_concurrent_builds = 0").await?;
+    assert_eq!(held_back(&pool, new).await?, because("TenantLimit", "tenant green runs 1 of 0 builds"));
+
+    change(&pool, "update build_workers set status = 'offline' where worker_name = 'everyone'").await?;
+    assert_eq!(held_back(&pool, new).await?, because("WorkersOffline", "every worker that fits is offline (2)"));
+
+    change(&pool, "update build_configs set spec = '{\"worker\": {\"name\": \"gpu-1\"}}'").await?;
+    assert_eq!(held_back(&pool, new).await?, because("NoMatchingWorker", "no worker fits {\"name\": \"gpu-1\"}"));
+
+    change(&pool, "update builds set not_before = '2999-01-01T00:00:00Z' where status = 'queued'").await?;
+    assert_eq!(held_back(&pool, new).await?, because("BackingOff", "not before 2999-01-01T00:00:00Z"));
+    let estimated: bool = sqlx::query_scalar("select estimated_start = '2999-01-01T00:00:00Z' from build_queue").fetch_one(&pool).await?;
+    assert!(estimated, "a backoff's end is when it is expected to start");
+
+    change(&pool, "update builds set resource_uid = 'uid-green/new', attempt = 2 where status = 'in_progress'").await?;
+    change(&pool, "update builds set run = 2 where status = 'queued'").await?;
+    assert_eq!(held_back(&pool, new).await?, because("PreviousRun", "run 1, attempt 2 of new has not ended"));
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_worker_fits_by_tenant_name_zone_and_labels(pool: PgPool) -> sqlx::Result<()> {
+    two_tenants(&pool).await?;
+    queued(&pool, "green", "one", 0, 0).await?;
+    change(&pool, "update build_workers set status = 'healthy', zone = 'north', labels = '{\"gpu\": true, \"memory\": \"32gb\"}' where worker_name = 'own'").await?;
+    change(&pool, "update build_workers set worker_name = 'amber-only' where id = md5('amber')::uuid").await?;
+    for (placement, fits) in [
+        (r#"{}"#, true),
+        (r#"{"name": "own"}"#, true),
+        (r#"{"name": "amber-only"}"#, false),
+        (r#"{"zone": "north", "selector": {"gpu": "true", "memory": "32gb"}}"#, true),
+        (r#"{"zone": "south"}"#, false),
+        (r#"{"name": "everyone", "zone": "north"}"#, false),
+        (r#"{"selector": {"gpu": "false"}}"#, false),
+        (r#"{"selector": {"gpu": "true", "disk": "fast"}}"#, false),
+    ] {
+        sqlx::query("update build_configs set spec = jsonb_build_object('worker', $1::jsonb)").bind(placement).execute(&pool).await?;
+        let reason = held_back(&pool, "green/one").await?.0;
+        assert_eq!(reason.as_deref(), (!fits).then_some("NoMatchingWorker"), "{placement}");
+    }
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn the_queue_is_open_to_everyone_and_the_settings_are_one_row(pool: PgPool) -> sqlx::Result<()> {
+    let open: bool = sqlx::query_scalar("select has_table_privilege('public', 'build_queue', 'select')").fetch_one(&pool).await?;
+    assert!(open);
+    let settings = "insert into operator_settings (max_concurrent_builds) values (4)";
+    sqlx::query(settings).execute(&pool).await?;
+    assert_eq!(refused_by(sqlx::query(settings).execute(&pool).await, settings), "operator_settings_pkey");
+    Ok(())
+}
+
+/// The queries the indexes of builds were made for. The literals matter: a parameter would miss a partial index.
+#[sqlx::test(migrations = "./migrations")]
+async fn each_index_of_builds_serves_the_query_it_names(pool: PgPool) -> sqlx::Result<()> {
+    let cases = [
+        (
+            "builds_queue_priority_idx",
+            "explain select id from builds where tenant_id = md5('green')::uuid and status = 'queued' order by priority desc, queued_at, id limit 10",
+        ),
+        (
+            "builds_queue_fifo_idx",
+            "explain select id from builds where tenant_id = md5('green')::uuid and status = 'queued' order by queued_at, id limit 10",
+        ),
+        (
+            "builds_running_by_tenant_idx",
+            "explain select count(*) from builds where tenant_id = md5('green')::uuid and status = 'in_progress'",
+        ),
+        (
+            "builds_running_by_worker_idx",
+            "explain select count(*) from builds where worker_id = md5('green')::uuid and status = 'in_progress'",
+        ),
+        (
+            "builds_resource_uid_run_attempt_key",
+            "explain select id from builds where resource_uid = 'u' order by run desc, attempt desc limit 1",
+        ),
+        (
+            "builds_to_clean_idx",
+            "explain select id from builds where cleanup_at is null and completed_at < now() order by completed_at limit 10",
+        ),
+        (
+            "builds_tenant_id_id_key",
+            "explain select id from builds where tenant_id = md5('green')::uuid order by id desc limit 10",
+        ),
+    ];
+    two_tenants(&pool).await?;
+    // A planner that sees a handful of rows picks any index: twenty workers that run twenty builds each, and a queue.
+    sqlx::raw_sql(
+        "insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status)
+             select md5('w' || n)::uuid, null, 'w' || n, 'kubernetes', 20, 'busy' from generate_series(0, 19) n;
+         insert into builds (id, tenant_id, project_id, build_number, status, started_at, completed_at, worker_id, resource_namespace,
+             resource_name, resource_uid, run, attempt, inputs_hash, observed_generation, priority, queued_at)
+         select gen_random_uuid(), t.id, t.id, n, s.status, case when s.status <> 'queued' then now() end,
+             case when s.status = 'success' then now() - make_interval(secs => n) end,
+             case when s.status <> 'queued' then md5('w' || n % 20)::uuid end,
+             t.name, 'b', t.name || n, 1, 1, 'h', 1, n % 3, now() - make_interval(secs => n)
+         from tenants t, generate_series(1, 600) n, lateral (select (array['queued', 'in_progress', 'success'])[1 + n / 201] as status) s;",
+    )
+    .execute(&pool)
+    .await?;
+    let mut connection = pool.acquire().await?;
+    sqlx::query("analyze builds").execute(&mut *connection).await?;
+    sqlx::query("set enable_seqscan = off").execute(&mut *connection).await?;
+    for (index, query) in cases {
+        let plan = sqlx::query_scalar::<_, String>(query).fetch_all(&mut *connection).await?.join("\n");
+        assert!(plan.contains(index), "{query} does not use {index}:\n{plan}");
+        assert!(!plan.contains("Sort"), "{query} sorts:\n{plan}");
+    }
+    Ok(())
+}
