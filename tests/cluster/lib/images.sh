@@ -53,7 +53,7 @@ recipe() {
 	local name=$1
 	shift
 	{
-		declare -f "$name" skeleton libraries with_libraries busybox_links certificates layer
+		declare -f "$name" skeleton libraries with_libraries busybox_links fill_busybox certificates layer
 		sha256sum "$@"
 	} | sha256sum | cut -c1-12
 }

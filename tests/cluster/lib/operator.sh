@@ -56,7 +56,7 @@ values() {
 		$(given kaniko '  kaniko: {image: "%s"}')
 		$(given lifecycle '  paketo: {image: "%s"}')
 		insecureRegistries: ["$REGISTRY"]
-		externalUrl: "http://$NODE_IP:30080"
+		externalUrl: "http://$NODE_IP:$OPERATOR_PORT"
 	YAML
 }
 
@@ -84,6 +84,19 @@ database_secret() {
 	printf '%s' "$url" | "$@" -n "$NAMESPACE" create secret generic "$DATABASE_SECRET" --from-file=url=/dev/stdin --dry-run=client -o yaml | "$@" apply -f - >/dev/null
 }
 
+# A port of the node for webhooks and the API, so that the host reaches them too.
+node_port() {
+	kube -n "$NAMESPACE" apply -f - >/dev/null <<-YAML
+		apiVersion: v1
+		kind: Service
+		metadata: {name: image-factory-host}
+		spec:
+		  type: NodePort
+		  selector: {app.kubernetes.io/instance: $RELEASE}
+		  ports: [{name: http, port: 80, targetPort: 8080, nodePort: $OPERATOR_PORT}]
+	YAML
+}
+
 operator_up() {
 	local hash
 	if [[ ! -f $CHART/Chart.yaml ]]; then
@@ -98,6 +111,7 @@ operator_up() {
 	say "installing the chart"
 	rm -f "$STATE/installed"
 	database_secret "$(database_url "$NODE_IP")" kube
+	node_port
 	# Of an installation that was killed halfway, helm would wait for ever; of a
 	# crashing operator, the kubelet's back-off.
 	kube -n "$NAMESPACE" delete secret -l 'owner=helm,status in (pending-install, pending-upgrade, pending-rollback)' >/dev/null

@@ -40,7 +40,7 @@ command_hash() {
 }
 
 # serve NAME COMMAND...: runs it unless it already runs as it should, detached
-# from our terminal, our pipes and our lock.
+# from our terminal, our pipes, our lock and the caller's environment.
 serve() {
 	local name=$1 hash pid old
 	shift
@@ -56,7 +56,7 @@ serve() {
 	if [[ -f $LOGS/$name.log && $(stat -c %s "$LOGS/$name.log") -gt 50000000 ]]; then mv -f "$LOGS/$name.log" "$LOGS/$name.log.1"; fi
 	(
 		cd "$STATE"
-		exec setsid nohup "$@" </dev/null >>"$LOGS/$name.log" 2>&1 3>&- 4>&- 9>&-
+		exec env -i PATH="$PATH" HOME="$STATE" setsid nohup "$@" </dev/null >>"$LOGS/$name.log" 2>&1 3>&- 4>&- 9>&-
 	) &
 	pid=$!
 	printf '%s %s %s %s\n' "$pid" "$(start_time "$pid")" "$(boot_id)" "$hash" >"$RUN/$name.pid"

@@ -47,6 +47,7 @@ write_env() {
 		export DATABASE_URL=$(database_url 127.0.0.1)
 		export REGISTRY=$REGISTRY
 		export GIT_URL=$GIT_URL GIT_USER=$GIT_USER GIT_PASSWORD=$(git_password)
+		export OPERATOR_URL=http://$NODE_IP:$OPERATOR_PORT
 		export AUDIT_LOG=$LOGS/audit.log
 		export PATH="$STATE/bin:\$PATH"
 	ENV
