@@ -55,6 +55,8 @@ kubelet_config() {
 		clusterDomain: cluster.local
 		clusterDNS: [$NODE_IP]
 		resolvConf: /dev/null
+		podLogsDir: $STATE/pod-logs
+		volumePluginDir: $STATE/volume-plugins
 		maxPods: 200
 		serializeImagePulls: false
 		registryPullQPS: 0
@@ -122,6 +124,7 @@ node_up() {
 	containerd_up
 	kubelet_config
 	port_free kubelet 10250
+	claim_leftovers
 	serve kubelet "$KUBE_BIN/kubelet" --config "$STATE/etc/kubelet.yaml" --kubeconfig "$STATE/etc/kubelet.kubeconfig" \
 		--hostname-override node1 --node-ip "$NODE_IP" --root-dir "$STATE/kubelet"
 	port_free kube-proxy 10256
@@ -135,7 +138,8 @@ node_up() {
 	ready coredns 30 busybox nslookup kubernetes.default.svc.cluster.local "$NODE_IP"
 }
 
-node_ready() { kube get node node1 -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' | grep -q True; }
+# A killed kubelet leaves its node Ready for a while, so it is asked itself too.
+node_ready() { curl -fsS -m 2 http://127.0.0.1:10248/healthz && kube get node node1 -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' | grep -q True; }
 
 unmount_below() {
 	awk -v below="$1/" 'index($5, below) == 1 {print $5}' /proc/self/mountinfo | sort -r | while read -r mount; do
@@ -164,6 +168,35 @@ kill_containers() {
 	done
 }
 
+# The kubelet never removes its control groups and chains: ours only if there were
+# none before.
+claim_leftovers() {
+	if alive kubelet >/dev/null; then return 0; fi
+	if [[ -z $(compgen -G '/sys/fs/cgroup/*/kubepods') && ! -d /sys/fs/cgroup/kubepods ]]; then touch "$RUN/made-cgroups"; fi
+	if ! iptables -w -n -L KUBE-FIREWALL >/dev/null 2>&1; then touch "$RUN/made-chains"; fi
+}
+
+remove_leftovers() {
+	local command table chain
+	if [[ -f $RUN/made-cgroups ]]; then
+		find /sys/fs/cgroup/kubepods /sys/fs/cgroup/*/kubepods -depth -type d -exec rmdir {} \; 2>/dev/null || true
+	fi
+	if [[ -f $RUN/made-chains ]]; then
+		for command in iptables ip6tables; do
+			for chain in INPUT OUTPUT; do
+				"$command" -w -D $chain -j KUBE-FIREWALL 2>/dev/null || true
+			done
+			for table in mangle nat filter; do
+				for chain in KUBE-FIREWALL KUBE-KUBELET-CANARY KUBE-IPTABLES-HINT; do
+					"$command" -w -t $table -F $chain 2>/dev/null || continue
+					"$command" -w -t $table -X $chain 2>/dev/null || true
+				done
+			done
+		done
+	fi
+	rm -f "$RUN/made-cgroups" "$RUN/made-chains"
+}
+
 node_down() {
 	halt kubelet
 	if alive containerd >/dev/null && [[ -x $KUBE_BIN/remove-sandboxes ]]; then
@@ -177,4 +210,5 @@ node_down() {
 	halt containerd
 	kill_containers
 	unmount_below "$STATE"
+	remove_leftovers
 }

@@ -69,7 +69,11 @@ installed_hash() {
 	} | sha256sum
 }
 
-available() { kube -n "$NAMESPACE" wait deployment -l "app.kubernetes.io/instance=$RELEASE" --for=condition=Available --timeout="${1:-0s}" >/dev/null 2>&1; }
+# The cluster's word, and the operator's own: after a crash the former is stale.
+available() {
+	kube -n "$NAMESPACE" wait deployment -l "app.kubernetes.io/instance=$RELEASE" --for=condition=Available --timeout=0s >/dev/null 2>&1 &&
+		curl -fsS -m 2 -o /dev/null "http://$NODE_IP:$OPERATOR_PORT/readyz" 2>/dev/null
+}
 
 own_helm() {
 	HELM_CACHE_HOME="$STATE/helm" HELM_CONFIG_HOME="$STATE/helm" HELM_DATA_HOME="$STATE/helm" \
@@ -107,7 +111,11 @@ operator_up() {
 	operator_image_up
 	values
 	hash=$(installed_hash)
-	if [[ $(cat "$STATE/installed" 2>/dev/null) == "$hash" ]] && available; then return 0; fi
+	if [[ $(cat "$STATE/installed" 2>/dev/null) == "$hash" ]]; then
+		if available; then return 0; fi
+		# What we just started may still bring it back by itself.
+		if [[ -n $STARTED ]] && wait_for 20 "the operator" available; then return 0; fi
+	fi
 	say "installing the chart"
 	rm -f "$STATE/installed"
 	database_secret "$(database_url "$NODE_IP")" kube
@@ -122,7 +130,7 @@ operator_up() {
 		kube -n "$NAMESPACE" logs -l "app.kubernetes.io/instance=$RELEASE" --tail 20 >&2 || true
 		die "the operator does not come up"
 	fi
-	available 60s || die "the operator is not available: kubectl -n $NAMESPACE get pods"
+	wait_for 60 "the operator" available || die "the operator does not answer at http://$NODE_IP:$OPERATOR_PORT/readyz: kubectl -n $NAMESPACE get pods"
 	printf '%s' "$hash" >"$STATE/installed"
 }
 
