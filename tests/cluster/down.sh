@@ -22,7 +22,11 @@ control_plane_down
 git_server_down
 registry_down
 postgres_down
-network_down
+# What the whole machine shares is left to the clone that runs now, if one does.
+if ! other_owner; then
+	remove_leftovers
+	network_down
+fi
 disown_machine
 rm -f "$LOCAL/env"
 if [[ -n ${WIPE:-} ]]; then

@@ -182,6 +182,7 @@ remove_leftovers() {
 		find /sys/fs/cgroup/kubepods /sys/fs/cgroup/*/kubepods -depth -type d -exec rmdir {} \; 2>/dev/null || true
 	fi
 	if [[ -f $RUN/made-chains ]]; then
+		"$KUBE_BIN/kube-proxy" --cleanup >"$LOGS/kube-proxy-cleanup.log" 2>&1 || true
 		for command in iptables ip6tables; do
 			for chain in INPUT OUTPUT; do
 				"$command" -w -D $chain -j KUBE-FIREWALL 2>/dev/null || true
@@ -199,16 +200,14 @@ remove_leftovers() {
 
 node_down() {
 	halt kubelet
-	if alive containerd >/dev/null && [[ -x $KUBE_BIN/remove-sandboxes ]]; then
+	halt kube-proxy
+	halt coredns
+	# A killed containerd is started once more, to take down what it had set up.
+	if ! alive containerd >/dev/null && [[ -n $(compgen -G "$STATE/addresses/*/[0-9]*") ]]; then (containerd_up) || true; fi
+	if alive containerd >/dev/null; then
 		"$KUBE_BIN/remove-sandboxes" "unix://$CONTAINERD_SOCKET" || true
 	fi
-	if alive kube-proxy >/dev/null; then
-		halt kube-proxy
-		"$KUBE_BIN/kube-proxy" --cleanup >"$LOGS/kube-proxy-cleanup.log" 2>&1 || true
-	fi
-	halt coredns
 	halt containerd
 	kill_containers
 	unmount_below "$STATE"
-	remove_leftovers
 }

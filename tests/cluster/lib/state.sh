@@ -22,17 +22,21 @@ lock() {
 }
 
 # The addresses and ports are the same for every clone: one cluster at a time.
+# Sets OTHER_CLONE and OTHER_STATE if the cluster of another clone runs.
+other_owner() {
+	local file
+	[[ -s $OWNER_FILE ]] || return 1
+	{ read -r OTHER_STATE && read -r OTHER_CLONE; } <"$OWNER_FILE" || return 1
+	[[ $OTHER_STATE != "$STATE" ]] || return 1
+	for file in "$OTHER_STATE"/run/*.pid; do
+		if alive_at "$file" >/dev/null; then return 0; fi
+	done
+	return 1
+}
+
 own() {
-	local state clone file
-	if [[ -s $OWNER_FILE ]]; then
-		{ read -r state && read -r clone; } <"$OWNER_FILE" || true
-		if [[ $state != "$STATE" ]]; then
-			for file in "$state"/run/*.pid; do
-				if alive_at "$file" >/dev/null; then
-					die "the cluster of $clone runs on this machine and has the ports: \`make down\` there first (its state: $state)"
-				fi
-			done
-		fi
+	if other_owner; then
+		die "the cluster of $OTHER_CLONE runs on this machine and has the ports: \`make down\` there first (its state: $OTHER_STATE)"
 	fi
 	printf '%s\n%s\n' "$STATE" "$CLONE" | put "$OWNER_FILE"
 }
