@@ -79,7 +79,9 @@ fill_buildkit() {
 fill_buildx() {
 	skeleton "$1"
 	certificates "$1"
-	install -m 0755 "$BUILDX_BIN/buildx" "$1/usr/local/bin"
+	# /buildx is where the published image docker/buildx-bin has it.
+	install -m 0755 "$BUILDX_BIN/buildx" "$1/buildx"
+	ln -s /buildx "$1/usr/local/bin/buildx"
 }
 
 fill_buildah() {

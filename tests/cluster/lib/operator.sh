@@ -44,20 +44,25 @@ operator_image_up() {
 		push image-factory "$OPERATOR_TAG" "{\"User\": \"65532:65532\", \"Entrypoint\": [\"/usr/local/bin/image-factory\"], \"Env\": [\"PATH=$IMAGE_PATH\", \"HOME=/home/nonroot\"]}" "$git_layer" "$binaries_layer"
 }
 
+# chart_has LINE: whether the chart knows a value; its schema refuses unknown ones.
+chart_has() { grep -q "^$1" "$CHART/values.yaml"; }
+
 values() {
-	put "$VALUES" <<-YAML
-		# Written by make up.
-		image: {repository: "$REGISTRY/image-factory", tag: "$OPERATOR_TAG"}
-		database: {existingSecret: $DATABASE_SECRET}
-		builders:
-		  buildx: {image: "$REGISTRY/buildx:${BUILDX_VERSION#v}"}
-		  buildkit: {image: "$REGISTRY/buildkit:${BUILDKIT_VERSION#v}"}
-		  container: {image: "$REGISTRY/buildah:$(buildah_version)"}
-		$(given kaniko '  kaniko: {image: "%s"}')
-		$(given lifecycle '  paketo: {image: "%s"}')
-		insecureRegistries: ["$REGISTRY"]
-		externalUrl: "http://$NODE_IP:$OPERATOR_PORT"
-	YAML
+	{
+		cat <<-YAML
+			# Written by make up.
+			image: {repository: "$REGISTRY/image-factory", tag: "$OPERATOR_TAG"}
+			database: {existingSecret: $DATABASE_SECRET}
+			insecureRegistries: ["$REGISTRY"]
+			builders:
+			  buildx: {image: "$REGISTRY/buildx:${BUILDX_VERSION#v}"}
+			  buildkit: {image: "$REGISTRY/buildkit:${BUILDKIT_VERSION#v}"}
+			  container: {image: "$REGISTRY/buildah:$(buildah_version)"}
+		YAML
+		if chart_has '  kaniko:'; then given kaniko '  kaniko: {image: "%s"}\n'; fi
+		if chart_has '  paketo:'; then given lifecycle '  paketo: {image: "%s"}\n'; fi
+		if chart_has 'externalUrl:'; then printf 'externalUrl: "http://%s:%s"\n' "$NODE_IP" "$OPERATOR_PORT"; fi
+	} | put "$VALUES"
 }
 
 installed_hash() {
