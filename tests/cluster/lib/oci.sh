@@ -64,6 +64,10 @@ push() {
 		cat "$LOGS/push.log" >&2
 		die "failed to push $repository:$tag"
 	}
+	# The node keeps what it has pulled under a tag: it must not outlive the tag's content.
+	if [[ -f $OCI/pushed/$repository:$tag ]] && alive containerd >/dev/null; then
+		ctr -a "$CONTAINERD_SOCKET" -n k8s.io images rm "$REGISTRY/$repository:$tag" >/dev/null 2>&1 || true
+	fi
 	printf 'sha256:%s' "$digest" >"$OCI/pushed/$repository:$tag"
 	rm -rf "$work"
 }

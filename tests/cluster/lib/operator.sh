@@ -129,7 +129,7 @@ operator_up() {
 	# crashing operator, the kubelet's back-off.
 	kube -n "$NAMESPACE" delete secret -l 'owner=helm,status in (pending-install, pending-upgrade, pending-rollback)' >/dev/null
 	available || kube -n "$NAMESPACE" delete pod -l "app.kubernetes.io/instance=$RELEASE" --wait=false >/dev/null 2>&1
-	if ! own_helm upgrade --install "$RELEASE" "$CHART" -f "$VALUES" --wait --timeout 3m >"$LOGS/helm.log" 2>&1; then
+	if ! own_helm upgrade --install "$RELEASE" "$CHART" -f "$VALUES" --wait --timeout 2m >"$LOGS/helm.log" 2>&1; then
 		cat "$LOGS/helm.log" >&2
 		kube -n "$NAMESPACE" get pods >&2 || true
 		kube -n "$NAMESPACE" logs -l "app.kubernetes.io/instance=$RELEASE" --tail 20 >&2 || true
