@@ -11,11 +11,11 @@ need_go() {
 	[[ $(printf '%s\n' go1.26.8 "$have" | sort -V | head -1) == go1.26.8 ]] || die "compiling the cluster needs Go 1.26.8 or newer; this is $have"
 }
 
-# cached NAME VERSION DIR: the folder in the cache that belongs to a module's sources.
+# cached NAME VERSION DIR LDFLAGS: the folder in the cache that belongs to sources.
 cached() {
-	local name=$1 version=$2 dir=$3
+	local name=$1 version=$2 dir=$3 ldflags=$4
 	printf '%s/%s-%s' "$CACHE" "$name" "$({
-		echo "$version $(uname -m)"
+		echo "$version $ldflags $(uname -m)"
 		cd "$dir"
 		sha256sum go.mod go.sum
 		if [[ -d cmd/$name ]]; then sha256sum "cmd/$name"/*.go; fi
@@ -27,7 +27,7 @@ cached() {
 compile() {
 	local name=$1 version=$2 dir=$3 ldflags=$4 target package made
 	shift 4
-	target=$(cached "$name" "$version" "$dir")
+	target=$(cached "$name" "$version" "$dir" "$ldflags")
 	if [[ ! -d $target ]]; then
 		need_go
 		mkdir -p "$CACHE"
@@ -59,7 +59,11 @@ compile_kube() {
 
 compile_coredns() { COREDNS_BIN=$(compile coredns "$COREDNS_VERSION" "$CLUSTER_DIR/tools/coredns" "" github.com/coredns/coredns); }
 
-compile_helm() { HELM_BIN=$(compile helm "$HELM_VERSION" "$CLUSTER_DIR/tools/helm" "-X helm.sh/helm/v3/internal/version.version=$HELM_VERSION" helm.sh/helm/v3/cmd/helm); }
+# helm template takes the Kubernetes version it assumes from how it was linked.
+compile_helm() {
+	local minor=${KUBERNETES_VERSION#v1.}
+	HELM_BIN=$(compile helm "$HELM_VERSION" "$CLUSTER_DIR/tools/helm" "-X helm.sh/helm/v3/internal/version.version=$HELM_VERSION -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=${minor%%.*}" helm.sh/helm/v3/cmd/helm)
+}
 
 compile_builders() {
 	BUILDKIT_BIN=$(compile buildkit "$BUILDKIT_VERSION" "$CLUSTER_DIR/tools/buildkit" "-X github.com/moby/buildkit/version.Version=$BUILDKIT_VERSION" \
