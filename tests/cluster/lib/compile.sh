@@ -36,6 +36,7 @@ compile() {
 		flock 8
 		if [[ ! -d $target ]]; then
 			say "compiling $name $version: minutes on the first run, then kept in $CACHE"
+			rm -rf "$CACHE/.$name".*
 			made=$(mktemp -d "$CACHE/.$name.XXXXXX")
 			for package in "$@"; do
 				(cd "$dir" && CGO_ENABLED=0 GOFLAGS=-mod=readonly nice -n 5 go build -trimpath -buildvcs=false -ldflags "-s -w $ldflags" -o "$made/${package##*/}" "$package") >&2 8>&- ||

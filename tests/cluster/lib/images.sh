@@ -140,6 +140,8 @@ buildah_version() { buildah --version | awk '{print $3}'; }
 
 base_images_up() {
 	mkdir -p "$OCI/layers" "$OCI/pushed"
+	# What an interrupted run left half made.
+	find "$OCI" -mindepth 1 -maxdepth 1 \( -name '.rootfs.*' -o -name '.push.*' \) -exec rm -rf {} +
 	image pause 2 '{"Entrypoint": ["/bin/sleep", "2147483647"], "User": "65534"}' fill_busybox "$(command -v busybox)"
 	image busybox 1 "{\"Cmd\": [\"sh\"], \"Env\": [\"PATH=$IMAGE_PATH\"]}" fill_busybox "$(command -v busybox)"
 }

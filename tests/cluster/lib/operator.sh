@@ -37,6 +37,8 @@ operator_image_up() {
 	local git_layer binaries_layer
 	git_layer="git-$(recipe fill_git "$(command -v git)" "$(command -v ssh)" /etc/ssl/certs/ca-certificates.crt)"
 	binaries_layer="operator-$(recipe fill_operator "$OPERATOR" "$AGENT")"
+	# Every build of the operator is a layer; a few are worth keeping.
+	find "$OCI/layers" -mindepth 1 -maxdepth 1 -name 'operator-*' -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d' ' -f2- | xargs -r rm -rf
 	one_layer "$git_layer" fill_git
 	one_layer "$binaries_layer" fill_operator
 	OPERATOR_TAG=$(printf '%s %s' "$git_layer" "$binaries_layer" | sha256sum | cut -c1-12)
