@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Path in the context; left out for methods that need none
     #[arg(long)]
     pub dockerfile: Option<String>,
+    /// A file of the operator's own making, put on the volume as NAME=CONTENT: a daemon's configuration
+    #[arg(long = "file", value_name = "NAME=CONTENT", value_parser = named_file)]
+    pub files: Vec<(String, String)>,
     /// The agent that is put on the volume
     #[arg(long, default_value = AGENT_IN_IMAGE)]
     pub agent: PathBuf,
@@ -53,6 +56,14 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     code
 }
 
+/// `NAME=CONTENT`, where the name is one word that stays on the volume.
+fn named_file(text: &str) -> Result<(String, String), String> {
+    let (name, content) = text.split_once('=').ok_or("expected NAME=CONTENT")?;
+    let plain = name.starts_with(|char: char| char.is_ascii_alphanumeric())
+        && name.chars().all(|char| char.is_ascii_alphanumeric() || "._-".contains(char));
+    if plain { Ok((name.to_owned(), content.to_owned())) } else { Err(format!("{name:?} is no file name")) }
+}
+
 fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<(), PodFailure> {
     let source_folder = arguments.volume.join(SOURCE_FOLDER);
     let bin_folder = arguments.volume.join(BIN_FOLDER);
@@ -62,6 +73,12 @@ fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<(), Pod
     make_folder(&arguments.volume.join(OUT_FOLDER), 0o777)?;
     copy_agent(&arguments.agent, &bin_folder)
         .map_err(|error| PodFailure::new("Internal", format!("failed to copy the agent {}: {error}", arguments.agent.display())))?;
+
+    for (name, content) in &arguments.files {
+        let place = arguments.volume.join(name);
+        fs::write(&place, content)
+            .map_err(|error| PodFailure::new("Internal", format!("failed to write {}: {error}", place.display())))?;
+    }
 
     let chunks = chunks.ok_or_else(|| PodFailure::new("Internal", "failed to find a source: this Pod was given none"))?;
     let files = source::decode_inline(&chunks).map_err(|error| PodFailure::from(&error))?;
