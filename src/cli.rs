@@ -1,8 +1,11 @@
 //! The command line: one subcommand a process.
 
 pub mod crds;
+pub mod inspect;
+pub mod prepare;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -21,10 +24,16 @@ enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// In a build's Pod: put the agent and the source on the shared volume, and check the Build's paths.
+    Prepare(prepare::Arguments),
+    /// In a build's Pod: confirm in the registry what was pushed, and describe it.
+    Inspect(inspect::Arguments),
 }
 
-pub fn run(cli: Cli) -> anyhow::Result<()> {
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Crds { dir } => crds::run(dir),
+        Command::Crds { dir } => crds::run(dir).map(|()| ExitCode::SUCCESS),
+        Command::Prepare(arguments) => Ok(prepare::run(&arguments)),
+        Command::Inspect(arguments) => inspect::run(&arguments),
     }
 }

@@ -1,86 +1,65 @@
-//! What the process is told from outside. Nothing else reads the environment.
+//! Every flag and environment variable of the operator. Nothing else reads the environment.
 
-use image_factory_core::pod::{INLINE_CHUNK_PREFIX, INLINE_COUNT_VARIABLE};
+pub mod inline;
 
-/// 256 KiB in pieces under 96 KiB are a few; a number far beyond is a mistake.
-const MAX_CHUNKS: usize = 64;
+use std::{net::SocketAddr, num::NonZeroU16};
 
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ConfigError {
-    #[error("failed to read {name}: {problem}")]
-    Variable { name: String, problem: String },
+use clap::Args;
+
+/// `image-factory operator`.
+#[derive(Args, Clone, Debug)]
+pub struct Operator {
+    #[command(flatten)]
+    pub database: Database,
+    /// Namespace the operator runs in
+    #[arg(long, env = "IMAGE_FACTORY_NAMESPACE", default_value = "image-factory")]
+    pub namespace: String,
+    /// Name of this process in Events; the Pod's name in a cluster
+    #[arg(long, env = "POD_NAME", default_value = "image-factory")]
+    pub instance: String,
+    /// Address that serves /livez, /readyz and /metrics
+    #[arg(long, env = "IMAGE_FACTORY_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    #[command(flatten)]
+    pub images: Images,
+    /// Registries (host or host:port, comma separated) that every build may use over plain http or
+    /// with an unverified certificate
+    #[arg(long, env = "IMAGE_FACTORY_INSECURE_REGISTRIES", value_delimiter = ',')]
+    pub insecure_registries: Vec<String>,
+    /// Builds that the built-in worker `cluster` runs at once
+    #[arg(long, env = "IMAGE_FACTORY_WORKER_BUILDS", default_value = "10")]
+    pub worker_builds: NonZeroU16,
+    /// Builds that a tenant without a BuildConcurrencyPolicy runs at once
+    #[arg(long, env = "IMAGE_FACTORY_TENANT_BUILDS", default_value = "10")]
+    pub tenant_builds: NonZeroU16,
+    /// Bytes of log that are kept for one build; the rest is drained and counted
+    #[arg(long, env = "IMAGE_FACTORY_LOG_BYTES", default_value_t = 256 * 1024 * 1024)]
+    pub log_bytes: u64,
 }
 
-/// The pieces of an inline source, in order; none where the Pod was given no inline source.
-pub fn inline_chunks() -> Result<Option<Vec<String>>, ConfigError> {
-    inline_chunks_from(|name| std::env::var(name).ok())
+/// Images of the containers of a build's Pod.
+#[derive(Args, Clone, Debug)]
+pub struct Images {
+    /// The operator's own image, which holds `prepare`, `inspect` and the agent
+    #[arg(id = "image", long = "image", env = "IMAGE_FACTORY_IMAGE")]
+    pub operator: String,
+    /// The buildx client
+    #[arg(id = "buildx-image", long = "buildx-image", env = "IMAGE_FACTORY_BUILDX_IMAGE")]
+    pub buildx: String,
+    /// The BuildKit daemon
+    #[arg(id = "buildkit-image", long = "buildkit-image", env = "IMAGE_FACTORY_BUILDKIT_IMAGE")]
+    pub buildkit: String,
+    /// buildah, for method container
+    #[arg(id = "container-image", long = "container-image", env = "IMAGE_FACTORY_CONTAINER_IMAGE")]
+    pub container: String,
 }
 
-fn inline_chunks_from(
-    variable: impl Fn(&str) -> Option<String>,
-) -> Result<Option<Vec<String>>, ConfigError> {
-    let wrong = |name: &str, problem: String| ConfigError::Variable {
-        name: name.to_owned(),
-        problem,
-    };
-    let Some(count) = variable(INLINE_COUNT_VARIABLE) else {
-        return Ok(None);
-    };
-    let count = count
-        .parse::<usize>()
-        .ok()
-        .filter(|count| *count <= MAX_CHUNKS)
-        .ok_or_else(|| {
-            wrong(
-                INLINE_COUNT_VARIABLE,
-                format!("{count:?} is not a number up to {MAX_CHUNKS}"),
-            )
-        })?;
-    let chunk = |n| {
-        let name = format!("{INLINE_CHUNK_PREFIX}{n}");
-        variable(&name).ok_or_else(|| wrong(&name, "it is not set".into()))
-    };
-    (0..count).map(chunk).collect::<Result<_, _>>().map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(pairs: &[(&str, &str)]) -> Result<Option<Vec<String>>, String> {
-        let variable = |name: &str| {
-            let pair = pairs.iter().find(|(key, _)| *key == name);
-            pair.map(|(_, value)| (*value).to_owned())
-        };
-        inline_chunks_from(variable).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn chunks_are_read_in_order_of_their_numbers() {
-        let pairs = [
-            ("IMAGE_FACTORY_INLINE_1", "b"),
-            ("IMAGE_FACTORY_INLINE_0", "a"),
-            ("IMAGE_FACTORY_INLINE_COUNT", "2"),
-        ];
-        assert_eq!(read(&pairs), Ok(Some(vec!["a".into(), "b".into()])));
-        assert_eq!(read(&[]), Ok(None));
-    }
-
-    #[test]
-    fn a_missing_chunk_is_named() {
-        let pairs = [
-            ("IMAGE_FACTORY_INLINE_0", "a"),
-            ("IMAGE_FACTORY_INLINE_COUNT", "2"),
-        ];
-        assert_eq!(
-            read(&pairs),
-            Err("failed to read IMAGE_FACTORY_INLINE_1: it is not set".into())
-        );
-        for count in ["many", "-1", "65"] {
-            assert!(
-                read(&[("IMAGE_FACTORY_INLINE_COUNT", count)]).is_err(),
-                "{count}"
-            );
-        }
-    }
+#[derive(Args, Clone, Debug)]
+pub struct Database {
+    /// Postgres, as postgres://user:password@host:port/database
+    #[arg(long = "database-url", env = "DATABASE_URL", hide_env_values = true)]
+    pub url: String,
+    /// Connections in the pool
+    #[arg(long = "database-connections", env = "IMAGE_FACTORY_DATABASE_CONNECTIONS", default_value = "20")]
+    pub connections: NonZeroU16,
 }

@@ -5,3 +5,5 @@ pub mod clock;
 pub mod config;
 pub mod crd;
 pub mod db;
+pub mod registry;
+pub mod source;
