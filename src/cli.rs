@@ -1,6 +1,7 @@
 //! The command line: one subcommand a process.
 
 pub mod crds;
+pub mod inspect;
 pub mod migrate;
 pub mod operator;
 pub mod prepare;
@@ -34,8 +35,10 @@ enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
-    /// Inside a build's Pod: bring the source and the agent
+    /// Inside a build's Pod: put the agent and the source on the shared volume
     Prepare(prepare::Arguments),
+    /// Inside a build's Pod: confirm in the registry what was pushed, and describe it
+    Inspect(inspect::Arguments),
 }
 
 /// Runs the subcommand.
@@ -48,6 +51,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate(database) => migrate::run(&database).await?,
         Command::Crds { dir } => crds::run(dir)?,
         Command::Prepare(arguments) => return Ok(prepare::run(&arguments)),
+        Command::Inspect(arguments) => return inspect::run(&arguments).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -66,7 +66,8 @@ pub fn encode_inline(files: &BTreeMap<String, String>) -> Vec<String> {
 #[expect(clippy::expect_used, reason = "a map of strings always serializes, and memory takes every write")]
 fn pack(files: &BTreeMap<String, String>) -> Vec<u8> {
     let document = serde_json::to_vec(files).expect("strings serialize");
-    zstd::encode_all(document.as_slice(), zstd::DEFAULT_COMPRESSION_LEVEL).expect("compressing into memory does not fail")
+    zstd::encode_all(document.as_slice(), zstd::DEFAULT_COMPRESSION_LEVEL)
+        .expect("compressing into memory does not fail")
 }
 
 pub fn decode_inline(chunks: &[String]) -> Result<BTreeMap<String, String>, SourceError> {
@@ -97,7 +98,9 @@ pub fn check_inline(files: &BTreeMap<String, String>) -> Result<(), SourceError>
         }
         let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
         if let Some(parent) = parents.into_iter().find(|parent| files.contains_key(*parent)) {
-            return refuse(format!("spec.source.inline.files has {parent:?} both as a file and as a folder, of {path:?}"));
+            return refuse(format!(
+                "spec.source.inline.files has {parent:?} both as a file and as a folder, of {path:?}"
+            ));
         }
     }
     Ok(())
@@ -177,7 +180,9 @@ pub fn check_paths(source: &Path, context: &str, dockerfile: Option<&str>) -> Re
         )));
     };
     if !folder.is_dir() {
-        return Err(SourceError::InvalidSpec(format!("spec.context is {context:?}, which is a file and must be a folder")));
+        return Err(SourceError::InvalidSpec(format!(
+            "spec.context is {context:?}, which is a file and must be a folder"
+        )));
     }
 
     let Some(dockerfile) = dockerfile else {
@@ -191,7 +196,9 @@ pub fn check_paths(source: &Path, context: &str, dockerfile: Option<&str>) -> Re
         )));
     };
     if !file.is_file() {
-        return Err(SourceError::DockerfileNotFound(format!("spec.dockerfile is {dockerfile:?}, which is not a file; {there}")));
+        return Err(SourceError::DockerfileNotFound(format!(
+            "spec.dockerfile is {dockerfile:?}, which is not a file; {there}"
+        )));
     }
     Ok(CheckedPaths { context: folder, dockerfile: Some(file) })
 }
@@ -216,11 +223,13 @@ fn resolve(field: &str, path: &str, folder: &Path, source: &Path) -> Result<Opti
     let place = folder.join(path);
     let real = match place.canonicalize() {
         Ok(real) => real,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidFilename) => {
-            return Err(SourceError::InvalidSpec(format!("{field} is {path:?}, which cannot be followed: {error}")));
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
         }
-        Err(error) => return Err(SourceError::io("look at", &place, error)),
+        Err(error) => {
+            let sentence = format!("{field} is {path:?}, which cannot be followed: {error}");
+            return Err(SourceError::InvalidSpec(sentence));
+        }
     };
     if real.starts_with(source) {
         Ok(Some(real))
@@ -232,7 +241,9 @@ fn resolve(field: &str, path: &str, folder: &Path, source: &Path) -> Result<Opti
 /// "the source has Dockerfile, src and 3 more".
 fn listing(what: &str, folder: &Path) -> String {
     let mut names: Vec<String> = fs::read_dir(folder)
-        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().escape_debug().to_string()).collect())
+        .map(|entries| {
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().escape_debug().to_string()).collect()
+        })
         .unwrap_or_default();
     names.sort_unstable();
     if names.is_empty() {
@@ -275,8 +286,11 @@ mod tests {
 
     fn shop() -> Folder {
         let folder = Folder::new();
-        write_inline(&folder.0, &files(&[("Dockerfile", "FROM scratch"), ("app/Containerfile", "FROM scratch"), ("app/src/main", "")]))
-            .expect("writes");
+        write_inline(
+            &folder.0,
+            &files(&[("Dockerfile", "FROM scratch"), ("app/Containerfile", "FROM scratch"), ("app/src/main", "")]),
+        )
+        .expect("writes");
         folder
     }
 
@@ -363,16 +377,51 @@ mod tests {
     fn a_refusal_names_the_field_and_what_is_there_instead() {
         let source = shop();
         for (context, dockerfile, reason, sentence) in [
-            ("web", "Dockerfile", "InvalidSpec", "spec.context is \"web\", which the source does not have; the source has Dockerfile, app"),
-            ("Dockerfile", "Dockerfile", "InvalidSpec", "spec.context is \"Dockerfile\", which is a file and must be a folder"),
-            ("Dockerfile/x", "Dockerfile", "InvalidSpec", "spec.context is \"Dockerfile/x\", which the source does not have; the source has Dockerfile, app"),
+            (
+                "web",
+                "Dockerfile",
+                "InvalidSpec",
+                "spec.context is \"web\", which the source does not have; the source has Dockerfile, app",
+            ),
+            (
+                "Dockerfile",
+                "Dockerfile",
+                "InvalidSpec",
+                "spec.context is \"Dockerfile\", which is a file and must be a folder",
+            ),
+            (
+                "Dockerfile/x",
+                "Dockerfile",
+                "InvalidSpec",
+                "spec.context is \"Dockerfile/x\", which the source does not have; the source has Dockerfile, app",
+            ),
             ("", "Dockerfile", "InvalidSpec", "spec.context is \"\", which is empty"),
-            ("/", "Dockerfile", "InvalidSpec", "spec.context is \"/\", which is absolute, and must be relative to the source"),
+            (
+                "/",
+                "Dockerfile",
+                "InvalidSpec",
+                "spec.context is \"/\", which is absolute, and must be relative to the source",
+            ),
             ("app/../..", "Dockerfile", "InvalidSpec", "spec.context is \"app/../..\", which has a part \"..\""),
             ("app", "../Dockerfile", "InvalidSpec", "spec.dockerfile is \"../Dockerfile\", which has a part \"..\""),
-            (".", "/Dockerfile", "InvalidSpec", "spec.dockerfile is \"/Dockerfile\", which is absolute, and must be relative to the source"),
-            ("app", "Dockerfile", "DockerfileNotFound", "spec.dockerfile is \"Dockerfile\", which the context does not have; the context \"app\" has Containerfile, src"),
-            (".", "app", "DockerfileNotFound", "spec.dockerfile is \"app\", which is not a file; the context \".\" has Dockerfile, app"),
+            (
+                ".",
+                "/Dockerfile",
+                "InvalidSpec",
+                "spec.dockerfile is \"/Dockerfile\", which is absolute, and must be relative to the source",
+            ),
+            (
+                "app",
+                "Dockerfile",
+                "DockerfileNotFound",
+                "spec.dockerfile is \"Dockerfile\", which the context does not have; the context \"app\" has Containerfile, src",
+            ),
+            (
+                ".",
+                "app",
+                "DockerfileNotFound",
+                "spec.dockerfile is \"app\", which is not a file; the context \".\" has Dockerfile, app",
+            ),
         ] {
             assert_eq!(refused(&source, context, dockerfile), (reason, sentence.to_owned()));
         }

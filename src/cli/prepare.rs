@@ -10,10 +10,13 @@ use std::process::ExitCode;
 use image_factory_core::pod::{AGENT_IN_IMAGE, BIN_FOLDER, OUT_FOLDER, SOURCE_FOLDER, TERMINATION_LOG, VOLUME};
 use image_factory_core::report::{PodFailure, PrepareReport};
 
-use crate::config;
+use crate::config::inline;
 use crate::source;
 
 const AGENT_NAME: &str = "image-factory-agent";
+const MARKER_NAME: &str = "started";
+/// Names at the top of the volume that have a meaning of their own.
+const TAKEN: [&str; 4] = [BIN_FOLDER, SOURCE_FOLDER, OUT_FOLDER, MARKER_NAME];
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -26,9 +29,9 @@ pub struct Arguments {
     /// Path in the context; left out for methods that need none
     #[arg(long)]
     pub dockerfile: Option<String>,
-    /// A file of the operator's own making, put on the volume as NAME=CONTENT: a daemon's configuration
-    #[arg(long = "file", value_name = "NAME=CONTENT", value_parser = named_file)]
-    pub files: Vec<(String, String)>,
+    /// A file for the top of the volume, as NAME=CONTENT: what a builder is configured by
+    #[arg(long = "file", value_name = "NAME=CONTENT", value_parser = volume_file)]
+    pub files: Vec<VolumeFile>,
     /// The agent that is put on the volume
     #[arg(long, default_value = AGENT_IN_IMAGE)]
     pub agent: PathBuf,
@@ -37,9 +40,24 @@ pub struct Arguments {
     pub report: PathBuf,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeFile {
+    pub name: String,
+    pub content: String,
+}
+
+fn volume_file(text: &str) -> Result<VolumeFile, String> {
+    let (name, content) = text.split_once('=').ok_or("it must be NAME=CONTENT")?;
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
+    if name.is_empty() || !plain || name.starts_with('.') || TAKEN.contains(&name) {
+        return Err(format!("{name:?} is no name for a file at the top of the volume"));
+    }
+    Ok(VolumeFile { name: name.to_owned(), content: content.to_owned() })
+}
+
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let prepared = config::inline::chunks()
-        .map_err(|error| internal(&error))
+    let prepared = inline::chunks()
+        .map_err(|error| PodFailure::new("Internal", error.to_string()))
         .and_then(|chunks| prepare(arguments, chunks));
     let (report, code) = match prepared {
         Ok(()) => (PrepareReport::succeeded(None), ExitCode::SUCCESS),
@@ -56,31 +74,35 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     code
 }
 
-/// `NAME=CONTENT`, where the name is one word that stays on the volume.
-fn named_file(text: &str) -> Result<(String, String), String> {
-    let (name, content) = text.split_once('=').ok_or("expected NAME=CONTENT")?;
-    let plain = name.starts_with(|char: char| char.is_ascii_alphanumeric())
-        && name.chars().all(|char| char.is_ascii_alphanumeric() || "._-".contains(char));
-    if plain { Ok((name.to_owned(), content.to_owned())) } else { Err(format!("{name:?} is no file name")) }
-}
-
 fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<(), PodFailure> {
     let source_folder = arguments.volume.join(SOURCE_FOLDER);
     let bin_folder = arguments.volume.join(BIN_FOLDER);
+    // Kubernetes runs all containers of a Pod again where its sandbox was lost. Before the builder was started that is
+    // as good as the first time; after it, nobody knows what it had done.
+    if arguments.volume.join(MARKER_NAME).exists() {
+        return Err(PodFailure::new(
+            "AgentLost",
+            "the Pod was started anew after its builder had been started: a build runs once",
+        ));
+    }
+    match fs::remove_dir_all(&source_folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("clear", &source_folder, &error)),
+        _ => {}
+    }
+
     make_folder(&bin_folder, 0o755)?;
     // Open to all: each container of the Pod may run as another user.
     make_folder(&source_folder, 0o777)?;
     make_folder(&arguments.volume.join(OUT_FOLDER), 0o777)?;
-    copy_agent(&arguments.agent, &bin_folder)
-        .map_err(|error| PodFailure::new("Internal", format!("failed to copy the agent {}: {error}", arguments.agent.display())))?;
-
-    for (name, content) in &arguments.files {
-        let place = arguments.volume.join(name);
-        fs::write(&place, content)
-            .map_err(|error| PodFailure::new("Internal", format!("failed to write {}: {error}", place.display())))?;
+    copy_agent(&arguments.agent, &bin_folder).map_err(|error| failed("copy the agent", &arguments.agent, &error))?;
+    for file in &arguments.files {
+        let path = arguments.volume.join(&file.name);
+        fs::write(&path, &file.content).map_err(|error| failed("write", &path, &error))?;
     }
 
-    let chunks = chunks.ok_or_else(|| PodFailure::new("Internal", "failed to find a source: this Pod was given none"))?;
+    let chunks = chunks
+        .filter(|chunks| !chunks.is_empty())
+        .ok_or_else(|| PodFailure::new("Internal", "failed to find a source: this Pod was given none"))?;
     let files = source::decode_inline(&chunks).map_err(|error| PodFailure::from(&error))?;
     source::write_inline(&source_folder, &files).map_err(|error| PodFailure::from(&error))?;
     let bytes: usize = files.values().map(String::len).sum();
@@ -95,15 +117,15 @@ fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<(), Pod
     Ok(())
 }
 
-fn internal(error: &dyn std::error::Error) -> PodFailure {
-    PodFailure::new("Internal", error.to_string())
+fn failed(action: &str, path: &Path, error: &io::Error) -> PodFailure {
+    PodFailure::new("Internal", format!("failed to {action} {}: {error}", path.display()))
 }
 
 fn make_folder(folder: &Path, mode: u32) -> Result<(), PodFailure> {
     // Permissions apart from creation: the umask would take some away.
     fs::create_dir_all(folder)
         .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(mode)))
-        .map_err(|error| PodFailure::new("Internal", format!("failed to make the folder {}: {error}", folder.display())))
+        .map_err(|error| failed("make the folder", folder, &error))
 }
 
 fn copy_agent(agent: &Path, folder: &Path) -> io::Result<()> {
@@ -136,6 +158,7 @@ mod tests {
                 volume: folder.join("volume"),
                 context: ".".into(),
                 dockerfile: Some("Dockerfile".into()),
+                files: vec![VolumeFile { name: "builder.toml".into(), content: "a = 1".into() }],
                 agent: folder.join("agent"),
                 report: folder.join("report"),
             };
@@ -143,7 +166,8 @@ mod tests {
         }
 
         fn prepare(&self, files: &[(&str, &str)]) -> Result<(), PodFailure> {
-            let files: BTreeMap<String, String> = files.iter().map(|(path, text)| ((*path).into(), (*text).into())).collect();
+            let files: BTreeMap<String, String> =
+                files.iter().map(|(path, text)| ((*path).into(), (*text).into())).collect();
             prepare(&self.arguments, Some(source::encode_inline(&files)))
         }
 
@@ -164,11 +188,9 @@ mod tests {
         pod.prepare(&[("Dockerfile", "FROM scratch"), ("src/a", "b")]).expect("prepares");
         let read = |path: &str| fs::read_to_string(pod.arguments.volume.join(path)).expect("reads");
         assert_eq!(read("source/src/a"), "b");
+        assert_eq!(read("builder.toml"), "a = 1");
         assert_eq!(read("bin/image-factory-agent"), "the agent");
-        assert_eq!(
-            (pod.mode("bin/image-factory-agent"), pod.mode("source"), pod.mode("out")),
-            (0o755, 0o777, 0o777)
-        );
+        assert_eq!((pod.mode("bin/image-factory-agent"), pod.mode("source"), pod.mode("out")), (0o755, 0o777, 0o777));
     }
 
     #[test]
@@ -177,6 +199,29 @@ mod tests {
         let failure = pod.prepare(&[("Containerfile", "FROM scratch")]).expect_err("fails");
         assert_eq!(failure.reason, "DockerfileNotFound");
         assert!(failure.message.ends_with("has Containerfile"), "{}", failure.message);
+    }
+
+    #[test]
+    fn a_second_preparation_replaces_the_source_until_the_builder_has_started() {
+        let pod = Pod::new("again");
+        pod.prepare(&[("Dockerfile", "FROM old"), ("gone", "")]).expect("prepares");
+        pod.prepare(&[("Dockerfile", "FROM new")]).expect("prepares again");
+        let source = pod.arguments.volume.join("source");
+        assert_eq!(fs::read_to_string(source.join("Dockerfile")).expect("reads"), "FROM new");
+        assert!(!source.join("gone").exists());
+        fs::write(pod.arguments.volume.join("started"), "").expect("writes");
+        let failure = pod.prepare(&[("Dockerfile", "FROM newer")]).expect_err("is refused");
+        assert_eq!(failure.reason, "AgentLost");
+        assert_eq!(fs::read_to_string(source.join("Dockerfile")).expect("reads"), "FROM new");
+    }
+
+    #[test]
+    fn a_file_for_the_volume_has_a_plain_name_of_its_own() {
+        let file = volume_file("buildkitd.toml=a = \"b\"\n").expect("is accepted");
+        assert_eq!((file.name.as_str(), file.content.as_str()), ("buildkitd.toml", "a = \"b\"\n"));
+        for text in ["", "name", "=content", "../up=x", "a/b=x", ".hidden=x", "source=x", "started=x"] {
+            assert!(volume_file(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

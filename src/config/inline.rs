@@ -21,13 +21,8 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn chunks_from(
-    variable: impl Fn(&str) -> Option<String>,
-) -> Result<Option<Vec<String>>, InlineError> {
-    let wrong = |name: &str, problem: String| InlineError::Variable {
-        name: name.to_owned(),
-        problem,
-    };
+fn chunks_from(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Vec<String>>, InlineError> {
+    let wrong = |name: &str, problem: String| InlineError::Variable { name: name.to_owned(), problem };
     let Some(count) = variable(INLINE_COUNT_VARIABLE) else {
         return Ok(None);
     };
@@ -35,12 +30,7 @@ fn chunks_from(
         .parse::<usize>()
         .ok()
         .filter(|count| *count <= MAX_CHUNKS)
-        .ok_or_else(|| {
-            wrong(
-                INLINE_COUNT_VARIABLE,
-                format!("{count:?} is not a number up to {MAX_CHUNKS}"),
-            )
-        })?;
+        .ok_or_else(|| wrong(INLINE_COUNT_VARIABLE, format!("{count:?} is not a number up to {MAX_CHUNKS}")))?;
     let chunk = |n| {
         let name = format!("{INLINE_CHUNK_PREFIX}{n}");
         variable(&name).ok_or_else(|| wrong(&name, "it is not set".into()))
@@ -62,30 +52,18 @@ mod tests {
 
     #[test]
     fn chunks_are_read_in_order_of_their_numbers() {
-        let pairs = [
-            ("IMAGE_FACTORY_INLINE_1", "b"),
-            ("IMAGE_FACTORY_INLINE_0", "a"),
-            ("IMAGE_FACTORY_INLINE_COUNT", "2"),
-        ];
+        let pairs =
+            [("IMAGE_FACTORY_INLINE_1", "b"), ("IMAGE_FACTORY_INLINE_0", "a"), ("IMAGE_FACTORY_INLINE_COUNT", "2")];
         assert_eq!(read(&pairs), Ok(Some(vec!["a".into(), "b".into()])));
         assert_eq!(read(&[]), Ok(None));
     }
 
     #[test]
     fn a_missing_chunk_is_named() {
-        let pairs = [
-            ("IMAGE_FACTORY_INLINE_0", "a"),
-            ("IMAGE_FACTORY_INLINE_COUNT", "2"),
-        ];
-        assert_eq!(
-            read(&pairs),
-            Err("failed to read IMAGE_FACTORY_INLINE_1: it is not set".into())
-        );
+        let pairs = [("IMAGE_FACTORY_INLINE_0", "a"), ("IMAGE_FACTORY_INLINE_COUNT", "2")];
+        assert_eq!(read(&pairs), Err("failed to read IMAGE_FACTORY_INLINE_1: it is not set".into()));
         for count in ["many", "-1", "65"] {
-            assert!(
-                read(&[("IMAGE_FACTORY_INLINE_COUNT", count)]).is_err(),
-                "{count}"
-            );
+            assert!(read(&[("IMAGE_FACTORY_INLINE_COUNT", count)]).is_err(), "{count}");
         }
     }
 }

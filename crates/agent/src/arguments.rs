@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use image_factory_core::pod;
 
-pub const USAGE: &str = "usage: image-factory-agent run [--timeout-seconds N] [--grace-seconds N] [--wait-for-socket PATH] \
+pub const USAGE: &str =
+    "usage: image-factory-agent run [--timeout-seconds N] [--grace-seconds N] [--wait-for-socket PATH] \
 [--report PATH] [--marker PATH] [--cgroup-root PATH] -- COMMAND [ARGUMENT]... [--then COMMAND [ARGUMENT]...]...
        image-factory-agent install FOLDER";
 
@@ -59,18 +60,16 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
         commands: Vec::new(),
     };
     loop {
-        let flag = arguments
-            .next()
-            .ok_or("the command is missing: it stands after --")?;
+        let flag = arguments.next().ok_or("the command is missing: it stands after --")?;
         let flag = flag.to_str().ok_or("flags are plain text")?;
         if flag == "--" {
             break;
         }
-        let mut value = || {
-            arguments
-                .next()
-                .ok_or_else(|| format!("{flag} takes a value"))
+        let (flag, given) = match flag.split_once('=') {
+            Some((flag, value)) => (flag, Some(OsString::from(value))),
+            None => (flag, None),
         };
+        let mut value = || given.clone().or_else(|| arguments.next()).ok_or_else(|| format!("{flag} takes a value"));
         match flag {
             "--timeout-seconds" => options.timeout = Some(seconds(flag, &value()?)?),
             "--grace-seconds" => options.grace = seconds(flag, &value()?)?,
@@ -125,23 +124,24 @@ mod tests {
         assert_eq!(options.commands, [["builder", "--flag", "value"]]);
         assert_eq!(options.report, PathBuf::from("/dev/termination-log"));
         assert_eq!(options.marker, PathBuf::from("/image-factory/started"));
-        assert_eq!(
-            (options.timeout, options.grace),
-            (None, Duration::from_secs(20))
-        );
+        assert_eq!((options.timeout, options.grace), (None, Duration::from_secs(20)));
     }
 
     #[test]
     fn flags_after_the_dashes_are_the_builders() {
-        let options = options(
-            "run --timeout-seconds 60 --wait-for-socket /run/b.sock -- a --timeout-seconds 1 -- b --then c",
-        );
+        let options =
+            options("run --timeout-seconds 60 --wait-for-socket /run/b.sock -- a --timeout-seconds 1 -- b --then c");
         assert_eq!(options.timeout, Some(Duration::from_mins(1)));
         assert_eq!(options.wait_for_socket, Some("/run/b.sock".into()));
-        assert_eq!(
-            options.commands,
-            vec![vec!["a", "--timeout-seconds", "1", "--", "b"], vec!["c"]]
-        );
+        assert_eq!(options.commands, vec![vec!["a", "--timeout-seconds", "1", "--", "b"], vec!["c"]]);
+    }
+
+    #[test]
+    fn a_value_may_be_joined_to_its_flag() {
+        let options = options("run --timeout-seconds=90 --report=/a=b -- c=d");
+        assert_eq!(options.timeout, Some(Duration::from_secs(90)));
+        assert_eq!(options.report, PathBuf::from("/a=b"));
+        assert_eq!(options.commands, [["c=d"]]);
     }
 
     #[test]
@@ -154,14 +154,8 @@ mod tests {
             ("run", "the command is missing: it stands after --"),
             ("run builder", "unknown flag builder"),
             ("run --timeout-seconds", "--timeout-seconds takes a value"),
-            (
-                "run --timeout-seconds 1h -- a",
-                "--timeout-seconds takes whole seconds, not 1h",
-            ),
-            (
-                "run --grace-seconds -1 -- a",
-                "--grace-seconds takes whole seconds, not -1",
-            ),
+            ("run --timeout-seconds 1h -- a", "--timeout-seconds takes whole seconds, not 1h"),
+            ("run --grace-seconds -1 -- a", "--grace-seconds takes whole seconds, not -1"),
             ("run --", "a command is empty"),
             ("run -- a --then", "a command is empty"),
             ("run -- --then a", "a command is empty"),

@@ -31,22 +31,13 @@ pub fn usage(root: &Path, membership: &str) -> Usage {
     } else {
         let file = |controller: &str, name: &str| {
             // Controllers are mounted alone or in pairs, `cpu,cpuacct` by custom.
-            let mounts = [
-                controller.to_owned(),
-                format!("cpu,{controller}"),
-                format!("{controller},cpu"),
-            ];
-            let mount = mounts
-                .iter()
-                .map(|mount| root.join(mount))
-                .find(|mount| mount.is_dir())?;
+            let mounts = [controller.to_owned(), format!("cpu,{controller}"), format!("{controller},cpu")];
+            let mount = mounts.iter().map(|mount| root.join(mount)).find(|mount| mount.is_dir())?;
             read(&own_folder(&mount, membership_path(membership, controller)).join(name))
         };
-        let disk =
-            file("blkio", "blkio.throttle.io_service_bytes").map(|text| io_service_bytes(&text));
+        let disk = file("blkio", "blkio.throttle.io_service_bytes").map(|text| io_service_bytes(&text));
         Usage {
-            memory_peak_bytes: file("memory", "memory.max_usage_in_bytes")
-                .and_then(|text| number(&text)),
+            memory_peak_bytes: file("memory", "memory.max_usage_in_bytes").and_then(|text| number(&text)),
             cpu_microseconds: file("cpuacct", "cpuacct.usage")
                 .and_then(|text| number(&text))
                 .map(|nanoseconds| nanoseconds / 1_000),
@@ -59,13 +50,9 @@ pub fn usage(root: &Path, membership: &str) -> Usage {
 /// A container usually sees its own group mounted as the root; one that shares the host's namespace sees the whole tree
 /// and finds its group under the path it is a member of.
 fn own_folder(mount: &Path, membership: Option<&str>) -> PathBuf {
-    let inner = membership
-        .map(|path| path.trim_start_matches('/'))
-        .filter(|path| !path.split('/').any(|part| part == ".."));
-    inner
-        .map(|path| mount.join(path))
-        .filter(|folder| folder.is_dir())
-        .unwrap_or_else(|| mount.to_owned())
+    let inner =
+        membership.map(|path| path.trim_start_matches('/')).filter(|path| !path.split('/').any(|part| part == ".."));
+    inner.map(|path| mount.join(path)).filter(|folder| folder.is_dir()).unwrap_or_else(|| mount.to_owned())
 }
 
 /// The path of `/proc/self/cgroup` for a controller; version 2 has one line, whose controller is empty.
@@ -73,20 +60,13 @@ fn membership_path<'a>(membership: &'a str, controller: &str) -> Option<&'a str>
     membership.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
-        controllers
-            .split(',')
-            .any(|name| name == controller)
-            .then_some(path)
+        controllers.split(',').any(|name| name == controller).then_some(path)
     })
 }
 
 fn read(path: &Path) -> Option<String> {
     let mut text = String::new();
-    File::open(path)
-        .ok()?
-        .take(MAX_FILE_BYTES)
-        .read_to_string(&mut text)
-        .ok()?;
+    File::open(path).ok()?.take(MAX_FILE_BYTES).read_to_string(&mut text).ok()?;
     Some(text)
 }
 
@@ -96,9 +76,7 @@ fn number(text: &str) -> Option<u64> {
 
 /// `usage_usec 1234` among other lines.
 fn cpu_stat(text: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix("usage_usec "))
-        .and_then(number)
+    text.lines().find_map(|line| line.strip_prefix("usage_usec ")).and_then(number)
 }
 
 /// `8:0 rbytes=1 wbytes=2 rios=3 ...`, a line a device. Read and written, summed.
@@ -116,12 +94,7 @@ fn io_stat(text: &str) -> (u64, u64) {
 fn io_service_bytes(text: &str) -> (u64, u64) {
     let sum = |operation: &str| {
         text.lines()
-            .filter_map(|line| {
-                line.split_once(' ')?
-                    .1
-                    .strip_prefix(operation)?
-                    .strip_prefix(' ')
-            })
+            .filter_map(|line| line.split_once(' ')?.1.strip_prefix(operation)?.strip_prefix(' '))
             .filter_map(number)
             .fold(0, u64::saturating_add)
     };
@@ -139,8 +112,7 @@ mod tests {
 
     impl Tree {
         fn new(name: &str, files: &[(&str, &str)]) -> Self {
-            let root =
-                std::env::temp_dir().join(format!("agent-cgroup-{name}-{}", std::process::id()));
+            let root = std::env::temp_dir().join(format!("agent-cgroup-{name}-{}", std::process::id()));
             for (path, text) in files {
                 let file = root.join(path);
                 fs::create_dir_all(file.parent().expect("has a parent")).expect("creates");
@@ -158,22 +130,15 @@ mod tests {
 
     #[test]
     fn numbers_are_found_among_the_lines() {
-        assert_eq!(
-            cpu_stat("usage_usec 5170\nuser_usec 4000\nsystem_usec 1170\n"),
-            Some(5_170)
-        );
+        assert_eq!(cpu_stat("usage_usec 5170\nuser_usec 4000\nsystem_usec 1170\n"), Some(5_170));
         assert_eq!(cpu_stat("user_usec 4000\n"), None);
         assert_eq!(io_stat(""), (0, 0));
         assert_eq!(
-            io_stat(
-                "8:0 rbytes=100 wbytes=200 rios=1 wios=2 dbytes=9 dios=0\n253:0 rbytes=1 wbytes=2\n"
-            ),
+            io_stat("8:0 rbytes=100 wbytes=200 rios=1 wios=2 dbytes=9 dios=0\n253:0 rbytes=1 wbytes=2\n"),
             (101, 202)
         );
         assert_eq!(
-            io_service_bytes(
-                "8:0 Read 10\n8:0 Write 20\n8:0 Sync 30\n8:16 Read 1\n8:16 Write 2\nTotal 33\n"
-            ),
+            io_service_bytes("8:0 Read 10\n8:0 Write 20\n8:0 Sync 30\n8:16 Read 1\n8:16 Write 2\nTotal 33\n"),
             (11, 22)
         );
         assert_eq!(io_service_bytes("Total 0\n"), (0, 0));
@@ -182,15 +147,9 @@ mod tests {
 
     #[test]
     fn membership_is_read_for_both_versions() {
-        assert_eq!(
-            membership_path(V1_MEMBERSHIP, "cpuacct"),
-            Some("/kubepods/pod1/c1")
-        );
+        assert_eq!(membership_path(V1_MEMBERSHIP, "cpuacct"), Some("/kubepods/pod1/c1"));
         assert_eq!(membership_path(V1_MEMBERSHIP, "pids"), None);
-        assert_eq!(
-            membership_path("0::/kubepods.slice/pod1\n", ""),
-            Some("/kubepods.slice/pod1")
-        );
+        assert_eq!(membership_path("0::/kubepods.slice/pod1\n", ""), Some("/kubepods.slice/pod1"));
     }
 
     #[test]
@@ -224,13 +183,7 @@ mod tests {
                 ("kubepods/pod1/cpu.stat", "usage_usec 7\n"),
             ],
         );
-        assert_eq!(
-            usage(&tree.0, "0::/kubepods/pod1\n"),
-            Usage {
-                cpu_microseconds: Some(7),
-                ..Usage::default()
-            }
-        );
+        assert_eq!(usage(&tree.0, "0::/kubepods/pod1\n"), Usage { cpu_microseconds: Some(7), ..Usage::default() });
     }
 
     #[test]
@@ -240,10 +193,7 @@ mod tests {
             &[
                 ("memory/memory.max_usage_in_bytes", "2097152\n"),
                 ("cpu,cpuacct/cpuacct.usage", "5000999\n"),
-                (
-                    "blkio/kubepods/pod1/c1/blkio.throttle.io_service_bytes",
-                    "8:0 Read 5\n8:0 Write 6\nTotal 11\n",
-                ),
+                ("blkio/kubepods/pod1/c1/blkio.throttle.io_service_bytes", "8:0 Read 5\n8:0 Write 6\nTotal 11\n"),
             ],
         );
         assert_eq!(
@@ -259,9 +209,6 @@ mod tests {
 
     #[test]
     fn where_nothing_is_mounted_nothing_is_claimed() {
-        assert_eq!(
-            usage(Path::new("/nowhere"), V1_MEMBERSHIP),
-            Usage::default()
-        );
+        assert_eq!(usage(Path::new("/nowhere"), V1_MEMBERSHIP), Usage::default());
     }
 }

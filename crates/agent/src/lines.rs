@@ -56,10 +56,7 @@ impl LineCutter {
 /// The nearest place at or before `at` where a UTF-8 character begins; `at` itself where there is none, as in binary data.
 fn boundary(bytes: &[u8], at: usize) -> usize {
     let begins_character = |place: &usize| bytes[*place] & 0b1100_0000 != 0b1000_0000;
-    (at.saturating_sub(3)..=at)
-        .rev()
-        .find(begins_character)
-        .unwrap_or(at)
+    (at.saturating_sub(3)..=at).rev().find(begins_character).unwrap_or(at)
 }
 
 #[cfg(test)]
@@ -75,15 +72,8 @@ mod tests {
             lines += cutter.push(piece, &mut out);
         }
         lines += cutter.finish(&mut out);
-        let mut written: Vec<Vec<u8>> = out
-            .split(|byte| *byte == b'\n')
-            .map(<[u8]>::to_vec)
-            .collect();
-        assert_eq!(
-            written.pop(),
-            Some(vec![]),
-            "the output ends with a newline or is empty"
-        );
+        let mut written: Vec<Vec<u8>> = out.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        assert_eq!(written.pop(), Some(vec![]), "the output ends with a newline or is empty");
         (written, lines)
     }
 
@@ -98,10 +88,7 @@ mod tests {
             (vec!["a\r\nb\0c\n"], vec!["a\r", "b\0c"]),
         ] {
             let bytes: Vec<&[u8]> = pieces.iter().map(|piece| piece.as_bytes()).collect();
-            let expected: Vec<Vec<u8>> = expected
-                .iter()
-                .map(|line| line.as_bytes().to_vec())
-                .collect();
+            let expected: Vec<Vec<u8>> = expected.iter().map(|line| line.as_bytes().to_vec()).collect();
             let count = expected.len() as u64;
             assert_eq!(cut(&bytes), (expected, count), "{pieces:?}");
         }
@@ -119,19 +106,12 @@ mod tests {
     fn a_cut_never_falls_inside_a_character() {
         for character in ["é", "€", "🐳"] {
             for shift in 0..4 {
-                let text = format!(
-                    "{}{}",
-                    "a".repeat(shift),
-                    character.repeat(2 * MAX_LINE_BYTES / character.len())
-                );
+                let text = format!("{}{}", "a".repeat(shift), character.repeat(2 * MAX_LINE_BYTES / character.len()));
                 let (lines, _) = cut(&[text.as_bytes()]);
                 assert!(lines.len() >= 2);
                 for line in &lines {
                     assert!(line.len() <= MAX_LINE_BYTES);
-                    assert!(
-                        std::str::from_utf8(line).is_ok(),
-                        "{character} shifted by {shift}"
-                    );
+                    assert!(std::str::from_utf8(line).is_ok(), "{character} shifted by {shift}");
                 }
                 assert_eq!(lines.concat(), text.as_bytes());
             }
@@ -141,10 +121,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_cut_at_the_limit() {
         let (lines, _) = cut(&[&vec![0x80; 2 * MAX_LINE_BYTES]]);
-        assert_eq!(
-            lines.iter().map(Vec::len).collect::<Vec<_>>(),
-            [MAX_LINE_BYTES, MAX_LINE_BYTES]
-        );
+        assert_eq!(lines.iter().map(Vec::len).collect::<Vec<_>>(), [MAX_LINE_BYTES, MAX_LINE_BYTES]);
     }
 
     proptest! {

@@ -28,11 +28,7 @@ pub struct Written {
 
 impl Log {
     pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(State {
-            cutter: LineCutter::default(),
-            stream: 0,
-            written: Written::default(),
-        })))
+        Self(Arc::new(Mutex::new(State { cutter: LineCutter::default(), stream: 0, written: Written::default() })))
     }
 
     /// Begins a command's output; the number names it.
@@ -66,10 +62,7 @@ impl Log {
     pub fn say(&self, sentence: &str) {
         let mut lines = Vec::new();
         let mut cutter = LineCutter::default();
-        let mut count = cutter.push(
-            format!("image-factory-agent: {sentence}").as_bytes(),
-            &mut lines,
-        );
+        let mut count = cutter.push(format!("image-factory-agent: {sentence}").as_bytes(), &mut lines);
         count += cutter.finish(&mut lines);
         self.state().written.write(&lines, count);
     }

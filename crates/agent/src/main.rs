@@ -18,10 +18,7 @@ fn main() -> ExitCode {
         Ok(Task::Install(folder)) => match install::install(&folder) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!(
-                    "image-factory-agent: failed to install into {}: {error}",
-                    folder.display()
-                );
+                eprintln!("image-factory-agent: failed to install into {}: {error}", folder.display());
                 ExitCode::FAILURE
             }
         },

@@ -67,10 +67,7 @@ pub fn run(options: &Options) -> i32 {
     }
     let report = run.into_report();
     if let Err(error) = fs::write(&options.report, report.encode()) {
-        eprintln!(
-            "image-factory-agent: failed to write the report to {}: {error}",
-            options.report.display()
-        );
+        eprintln!("image-factory-agent: failed to write the report to {}: {error}", options.report.display());
     }
     report.exit_code
 }
@@ -79,14 +76,10 @@ pub fn run(options: &Options) -> i32 {
 fn claim(marker: &Path) -> Result<(), String> {
     match OpenOptions::new().write(true).create_new(true).open(marker) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(format!(
-            "refused to start a second time: {} is there from the first start",
-            marker.display()
-        )),
-        Err(error) => Err(format!(
-            "failed to create the marker {}: {error}",
-            marker.display()
-        )),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(format!("refused to start a second time: {} is there from the first start", marker.display()))
+        }
+        Err(error) => Err(format!("failed to create the marker {}: {error}", marker.display())),
     }
 }
 
@@ -119,8 +112,8 @@ impl<'a> Run<'a> {
     }
 
     fn listen(&self) -> Result<(), String> {
-        let mut signals = Signals::new([SIGTERM, SIGINT])
-            .map_err(|error| format!("failed to listen for signals: {error}"))?;
+        let mut signals =
+            Signals::new([SIGTERM, SIGINT]).map_err(|error| format!("failed to listen for signals: {error}"))?;
         let sender = self.sender.clone();
         thread::spawn(move || {
             for signal in signals.forever() {
@@ -142,10 +135,7 @@ impl<'a> Run<'a> {
             if self.report.exit_code != 0 {
                 break;
             }
-            if self
-                .deadline
-                .is_some_and(|deadline| Instant::now() >= deadline)
-            {
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 self.report.timed_out = true;
             }
             if self.ending() {
@@ -156,11 +146,9 @@ impl<'a> Run<'a> {
         }
         if self.report.timed_out {
             let seconds = self.options.timeout.unwrap_or_default().as_secs();
-            self.log
-                .say(&format!("the run was ended at its timeout of {seconds} s"));
+            self.log.say(&format!("the run was ended at its timeout of {seconds} s"));
         } else if let Some(signal) = self.ended_by {
-            self.log
-                .say(&format!("the run was ended by {}", name_of(signal)));
+            self.log.say(&format!("the run was ended by {}", name_of(signal)));
         }
     }
 
@@ -178,10 +166,7 @@ impl<'a> Run<'a> {
                     SOCKET_PATIENCE.as_secs()
                 ));
             }
-            if self
-                .deadline
-                .is_some_and(|deadline| Instant::now() >= deadline)
-            {
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(()); // the caller sees the deadline
             }
             if let Ok(Event::Signal(signal)) = self.events.recv_timeout(SOCKET_INTERVAL) {
@@ -195,11 +180,7 @@ impl<'a> Run<'a> {
     fn execute_one(&mut self, command: &[OsString]) -> i32 {
         let begin = Instant::now();
         let program = &command[0];
-        let name = Path::new(program)
-            .file_name()
-            .unwrap_or(program)
-            .to_string_lossy()
-            .into_owned();
+        let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
         let (code, end) = match self.start(command) {
             Ok((group, stream)) => {
                 let end = self.watch(group, stream);
@@ -222,18 +203,9 @@ impl<'a> Run<'a> {
             None => (None, None),
         };
         let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.report.commands.push(CommandReport {
-            name,
-            exit_code,
-            signal,
-            milliseconds,
-        });
+        self.report.commands.push(CommandReport { name, exit_code, signal, milliseconds });
         // A command that was asked to end and ended well has still not done what it was started for.
-        if code == 0 && self.ending() {
-            self.ending_code()
-        } else {
-            code
-        }
+        if code == 0 && self.ending() { self.ending_code() } else { code }
     }
 
     fn start(&self, command: &[OsString]) -> Result<(Pid, u64), (i32, String)> {
@@ -248,23 +220,17 @@ impl<'a> Run<'a> {
             .spawn()
             .map_err(|error| not_started(&command[0], &error))?;
         // The child leads its group, so one number is both.
-        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(|_| {
-            (
-                EXIT_AGENT,
-                "the kernel gave a process id out of range".to_owned(),
-            )
-        })?);
+        let pid = Pid::from_raw(
+            i32::try_from(child.id())
+                .map_err(|_| (EXIT_AGENT, "the kernel gave a process id out of range".to_owned()))?,
+        );
 
         let sender = self.sender.clone();
         thread::spawn(move || {
             // A failed send means that the run is over, and nobody asks any more.
             let _ = sender.send(Event::Ended(reap(pid)));
         });
-        let (log, sender, stream) = (
-            self.log.clone(),
-            self.sender.clone(),
-            self.log.open_stream(),
-        );
+        let (log, sender, stream) = (self.log.clone(), self.sender.clone(), self.log.open_stream());
         thread::spawn(move || {
             pump(reader, &log, stream);
             let _ = sender.send(Event::Drained(stream));
@@ -284,10 +250,7 @@ impl<'a> Run<'a> {
                 return end;
             }
             let timeout = self.deadline.filter(|_| ended.is_none() && !self.ending());
-            let next = [timeout, self.kill_at, drain_until]
-                .into_iter()
-                .flatten()
-                .min();
+            let next = [timeout, self.kill_at, drain_until].into_iter().flatten().min();
             match self.next_event(next) {
                 Some(Event::Signal(signal)) => {
                     if ended.is_none() || self.more_to_come() {
@@ -325,16 +288,12 @@ impl<'a> Run<'a> {
     fn next_event(&self, until: Option<Instant>) -> Option<Event> {
         match until {
             None => self.events.recv().ok(),
-            Some(until) => self
-                .events
-                .recv_timeout(until.saturating_duration_since(Instant::now()))
-                .ok(),
+            Some(until) => self.events.recv_timeout(until.saturating_duration_since(Instant::now())).ok(),
         }
     }
 
     fn end(&mut self, group: Pid, signal: Signal) {
-        self.kill_at
-            .get_or_insert_with(|| Instant::now() + self.options.grace);
+        self.kill_at.get_or_insert_with(|| Instant::now() + self.options.grace);
         signal_group(group, signal);
     }
 
@@ -413,17 +372,9 @@ fn not_started(program: &OsString, error: &io::Error) -> (i32, String) {
     let path = Path::new(program);
     let shown = path.display();
     if error.kind() != io::ErrorKind::NotFound {
-        (
-            EXIT_NOT_EXECUTABLE,
-            format!("failed to execute {shown}: {error}"),
-        )
+        (EXIT_NOT_EXECUTABLE, format!("failed to execute {shown}: {error}"))
     } else if path.components().count() > 1 && path.exists() {
-        (
-            EXIT_NOT_FOUND,
-            format!(
-                "failed to execute {shown}: the interpreter or loader it names is not in this image"
-            ),
-        )
+        (EXIT_NOT_FOUND, format!("failed to execute {shown}: the interpreter or loader it names is not in this image"))
     } else {
         (EXIT_NOT_FOUND, format!("command not found: {shown}"))
     }

@@ -22,11 +22,7 @@ struct Volume(PathBuf);
 impl Volume {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "agent-test-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("agent-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path).expect("makes the volume");
         Self(path)
@@ -39,13 +35,7 @@ impl Volume {
     fn agent(&self, flags: &[&str], commands: &[&str]) -> Command {
         let mut command = Command::new(AGENT);
         command
-            .args([
-                "run",
-                "--marker",
-                &self.path("started"),
-                "--report",
-                &self.path("report"),
-            ])
+            .args(["run", "--marker", &self.path("started"), "--report", &self.path("report")])
             .args(flags)
             .arg("--")
             .args(commands)
@@ -55,9 +45,7 @@ impl Volume {
     }
 
     fn run(&self, flags: &[&str], commands: &[&str]) -> Output {
-        self.agent(flags, commands)
-            .output()
-            .expect("the agent runs")
+        self.agent(flags, commands).output().expect("the agent runs")
     }
 
     fn sh(&self, script: &str) -> Output {
@@ -98,9 +86,7 @@ fn rest(mut output: impl Read) -> String {
 fn both_streams_come_out_in_the_order_they_were_written() {
     let volume = Volume::new();
     let output = volume.sh("for n in 1 2 3 4 5 6 7 8 9; do echo out $n; echo err $n >&2; done");
-    let expected = (1..10).fold(String::new(), |text, n| {
-        text + &format!("out {n}\nerr {n}\n")
-    });
+    let expected = (1..10).fold(String::new(), |text, n| text + &format!("out {n}\nerr {n}\n"));
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     assert_eq!(output.stderr, b"");
     assert_eq!(output.status.code(), Some(0));
@@ -115,10 +101,7 @@ fn a_line_is_visible_before_the_command_ends() {
     let volume = Volume::new();
     let gate = volume.path("gate");
     let script = format!("echo begun; until test -e {gate}; do sleep 0.02; done; echo over");
-    let mut child = volume
-        .agent(&[], &["sh", "-c", &script])
-        .spawn()
-        .expect("starts");
+    let mut child = volume.agent(&[], &["sh", "-c", &script]).spawn().expect("starts");
     // The command waits for the gate, which opens only after its first line has been read here.
     let (line, output) = first_line(&mut child);
     assert_eq!(line, "begun\n");
@@ -131,17 +114,10 @@ fn a_line_is_visible_before_the_command_ends() {
 fn long_lines_are_cut_and_counted_as_written() {
     let volume = Volume::new();
     let output = volume.sh("head -c 40000 /dev/zero | tr '\\0' x; echo; printf 'no newline'");
-    let lengths: Vec<usize> = output
-        .stdout
-        .split(|byte| *byte == b'\n')
-        .map(<[u8]>::len)
-        .collect();
+    let lengths: Vec<usize> = output.stdout.split(|byte| *byte == b'\n').map(<[u8]>::len).collect();
     assert_eq!(lengths, [15_360, 15_360, 9_280, 10, 0]);
     let report = volume.report();
-    assert_eq!(
-        (report.lines, report.bytes),
-        (4, output.stdout.len() as u64)
-    );
+    assert_eq!((report.lines, report.bytes), (4, output.stdout.len() as u64));
 }
 
 #[test]
@@ -159,35 +135,18 @@ fn a_great_deal_of_output_arrives_whole() {
     let expected = (1..=300_000).fold(String::new(), |text, n| text + &format!("{n}\n"));
     assert!(output.stdout == expected.as_bytes());
     let report = volume.report();
-    assert_eq!(
-        (report.lines, report.bytes),
-        (300_000, expected.len() as u64)
-    );
+    assert_eq!((report.lines, report.bytes), (300_000, expected.len() as u64));
 }
 
 #[test]
 fn commands_run_in_sequence_and_stop_at_the_first_failure() {
     let volume = Volume::new();
-    let commands = [
-        "echo",
-        "one",
-        "--then",
-        "sh",
-        "-c",
-        "echo two; exit 7",
-        "--then",
-        "echo",
-        "three",
-    ];
+    let commands = ["echo", "one", "--then", "sh", "-c", "echo two; exit 7", "--then", "echo", "three"];
     let output = volume.run(&[], &commands);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "one\ntwo\n");
     assert_eq!(output.status.code(), Some(7));
     let report = volume.report();
-    let ends: Vec<_> = report
-        .commands
-        .iter()
-        .map(|command| (command.name.as_str(), command.exit_code))
-        .collect();
+    let ends: Vec<_> = report.commands.iter().map(|command| (command.name.as_str(), command.exit_code)).collect();
     assert_eq!(ends, [("echo", Some(0)), ("sh", Some(7))]);
     assert_eq!((report.exit_code, report.error), (7, None));
 }
@@ -205,10 +164,7 @@ fn a_command_killed_by_a_signal_is_reported_as_such() {
     let output = volume.sh("kill -9 $$");
     assert_eq!(output.status.code(), Some(137));
     let report = volume.report();
-    assert_eq!(
-        (report.commands[0].exit_code, report.commands[0].signal),
-        (None, Some(9))
-    );
+    assert_eq!((report.commands[0].exit_code, report.commands[0].signal), (None, Some(9)));
     assert!(!report.terminated);
 }
 
@@ -217,15 +173,9 @@ fn a_command_that_is_not_there_is_named() {
     let volume = Volume::new();
     let output = volume.run(&[], &["no-such-builder", "--secret=hunter2"]);
     assert_eq!(output.status.code(), Some(127));
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "image-factory-agent: command not found: no-such-builder\n"
-    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "image-factory-agent: command not found: no-such-builder\n");
     let report = volume.report();
-    assert_eq!(
-        (report.lines, report.bytes),
-        (1, output.stdout.len() as u64)
-    );
+    assert_eq!((report.lines, report.bytes), (1, output.stdout.len() as u64));
     assert_eq!(report.commands[0].name, "no-such-builder");
 }
 
@@ -252,31 +202,16 @@ fn a_second_start_is_refused() {
     assert!(!volume.0.join("ran-again").exists());
     let report = volume.report();
     let error = report.error.expect("the report says why");
-    assert!(
-        error.starts_with("refused to start a second time"),
-        "{error}"
-    );
-    assert_eq!(
-        (report.exit_code, report.commands.len(), report.lines),
-        (125, 0, 1)
-    );
+    assert!(error.starts_with("refused to start a second time"), "{error}");
+    assert_eq!((report.exit_code, report.commands.len(), report.lines), (125, 0, 1));
 }
 
 #[test]
 fn the_timeout_ends_the_whole_process_group() {
     let volume = Volume::new();
     let begin = Instant::now();
-    let output = volume.run(
-        &["--timeout-seconds", "1"],
-        &[
-            "sh",
-            "-c",
-            "echo begun; sleep 60 | sleep 60",
-            "--then",
-            "echo",
-            "never",
-        ],
-    );
+    let output = volume
+        .run(&["--timeout-seconds", "1"], &["sh", "-c", "echo begun; sleep 60 | sleep 60", "--then", "echo", "never"]);
     assert!(begin.elapsed() < Duration::from_secs(10));
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
@@ -293,10 +228,7 @@ fn a_command_that_ignores_the_timeout_is_killed_after_the_grace() {
     let volume = Volume::new();
     let flags = ["--timeout-seconds", "1", "--grace-seconds", "1"];
     let begin = Instant::now();
-    let output = volume.run(
-        &flags,
-        &["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"],
-    );
+    let output = volume.run(&flags, &["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]);
     assert!(begin.elapsed() < Duration::from_secs(10));
     assert_eq!(output.status.code(), Some(137));
     assert!(volume.report().timed_out);
@@ -310,20 +242,14 @@ fn a_command_that_ends_well_at_the_timeout_is_still_no_success() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("tidied\n"));
     assert_eq!(output.status.code(), Some(124));
     let report = volume.report();
-    assert_eq!(
-        (report.exit_code, report.commands[0].exit_code),
-        (124, Some(0))
-    );
+    assert_eq!((report.exit_code, report.commands[0].exit_code), (124, Some(0)));
 }
 
 #[test]
 fn a_signal_is_passed_on_and_what_the_command_says_then_is_kept() {
     let volume = Volume::new();
     let script = "trap 'echo cleaning up; exit 3' TERM; echo ready; while :; do sleep 0.05; done";
-    let mut child = volume
-        .agent(&[], &["sh", "-c", script])
-        .spawn()
-        .expect("starts");
+    let mut child = volume.agent(&[], &["sh", "-c", script]).spawn().expect("starts");
     let (line, output) = first_line(&mut child);
     assert_eq!(line, "ready\n");
     signal(&child, Signal::SIGTERM);
@@ -342,17 +268,11 @@ image-factory-agent: the run was ended by SIGTERM
 fn no_further_command_starts_after_a_signal() {
     let volume = Volume::new();
     let script = "trap 'exit 0' INT; echo ready; while :; do sleep 0.05; done";
-    let mut child = volume
-        .agent(&[], &["sh", "-c", script, "--then", "echo", "never"])
-        .spawn()
-        .expect("starts");
+    let mut child = volume.agent(&[], &["sh", "-c", script, "--then", "echo", "never"]).spawn().expect("starts");
     let (_, output) = first_line(&mut child);
     signal(&child, Signal::SIGINT);
     let output = rest(output);
-    assert!(
-        output.ends_with("image-factory-agent: the run was ended by SIGINT\n"),
-        "{output}"
-    );
+    assert!(output.ends_with("image-factory-agent: the run was ended by SIGINT\n"), "{output}");
     assert!(!output.contains("never"), "{output}");
     assert_eq!(child.wait().expect("ends").code(), Some(130));
 }
@@ -366,11 +286,7 @@ fn a_process_left_behind_with_the_pipe_does_not_hold_the_run() {
     let script = format!("setsid sleep 60 & echo $! > {pid_file}; printf done");
     let output = volume.sh(&script);
     let elapsed = begin.elapsed();
-    let pid: i32 = fs::read_to_string(&pid_file)
-        .expect("reads")
-        .trim()
-        .parse()
-        .expect("a number");
+    let pid: i32 = fs::read_to_string(&pid_file).expect("reads").trim().parse().expect("a number");
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
@@ -394,10 +310,7 @@ fn output_that_comes_too_late_is_neither_written_nor_counted() {
 fn the_first_command_waits_for_the_socket() {
     let volume = Volume::new();
     let path = volume.path("daemon.sock");
-    let mut child = volume
-        .agent(&["--wait-for-socket", &path], &["test", "-S", &path])
-        .spawn()
-        .expect("starts");
+    let mut child = volume.agent(&["--wait-for-socket", &path], &["test", "-S", &path]).spawn().expect("starts");
     thread::sleep(Duration::from_millis(200));
     assert!(child.try_wait().expect("asks").is_none(), "it waits");
     let listener = UnixListener::bind(&path).expect("binds");
@@ -408,12 +321,7 @@ fn the_first_command_waits_for_the_socket() {
 #[test]
 fn a_timeout_also_ends_the_wait_for_the_socket() {
     let volume = Volume::new();
-    let flags = [
-        "--wait-for-socket",
-        &volume.path("never.sock"),
-        "--timeout-seconds",
-        "1",
-    ];
+    let flags = ["--wait-for-socket", &volume.path("never.sock"), "--timeout-seconds", "1"];
     let output = volume.run(&flags, &["echo", "never"]);
     assert_eq!(output.status.code(), Some(124));
     let report = volume.report();
@@ -438,24 +346,15 @@ fn the_containers_counters_are_in_the_report() {
     let report = volume.report();
     assert_eq!(report.memory_peak_bytes, Some(4_096));
     assert_eq!(report.cpu_microseconds, Some(12));
-    assert_eq!(
-        (report.disk_read_bytes, report.disk_write_bytes),
-        (Some(1), Some(2))
-    );
+    assert_eq!((report.disk_read_bytes, report.disk_write_bytes), (Some(1), Some(2)));
 }
 
 #[test]
 fn a_wrong_command_line_is_refused_with_the_usage() {
-    let output = Command::new(AGENT)
-        .args(["run", "builder"])
-        .output()
-        .expect("runs");
+    let output = Command::new(AGENT).args(["run", "builder"]).output().expect("runs");
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        text.starts_with("image-factory-agent: unknown flag builder\nusage: "),
-        "{text}"
-    );
+    assert!(text.starts_with("image-factory-agent: unknown flag builder\nusage: "), "{text}");
 }
 
 #[test]
@@ -463,18 +362,12 @@ fn installing_leaves_an_executable_copy() {
     let volume = Volume::new();
     let folder = volume.path("bin");
     for _ in 0..2 {
-        let status = Command::new(AGENT)
-            .args(["install", &folder])
-            .status()
-            .expect("runs");
+        let status = Command::new(AGENT).args(["install", &folder]).status().expect("runs");
         assert!(status.success());
     }
     let copy = volume.0.join("bin/image-factory-agent");
     let mode = fs::metadata(&copy).expect("is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o755);
     assert!(fs::read(&copy).expect("reads") == fs::read(AGENT).expect("reads"));
-    assert_eq!(
-        fs::read_dir(volume.0.join("bin")).expect("lists").count(),
-        1
-    );
+    assert_eq!(fs::read_dir(volume.0.join("bin")).expect("lists").count(), 1);
 }
