@@ -50,6 +50,9 @@ async fn follow(context: &Context, build: Uuid, seen: &mut watch::Receiver<Seen>
             break;
         }
         drain(&mut log, &pods, &name, container, seen).await?;
+        if container == PREPARE_CONTAINER {
+            log.finished(container).await?;
+        }
     }
     let ending = ended(seen).await;
     account(&mut log, &ending).await?;

@@ -39,7 +39,7 @@ select
 from builds b
 left join build_results r on r.build_id = b.id
 left join build_artifacts a on a.build_id = b.id and a.artifact_type = 'docker_image'
-    and a.artifact_location = r.output_image_url
+    and a.artifact_name = r.output_image_url
 left join build_workers w on w.id = b.worker_id
 left join lateral (
     select v.position, v.waiting_for, v.message
