@@ -82,9 +82,7 @@ async fn launch_or_end(context: &Context, attempt: &Unlaunched) -> Result<(), Er
         launch::Launched::Created => Ok(launches::job_created(&context.pool, attempt.id).await?),
         // An older Job of this name is on its way out; the next round looks again.
         launch::Launched::InTheWay => Ok(()),
-        launch::Launched::Refused(reason, message) => {
-            end(context, attempt.id, Status::Failed, reason, message).await
-        }
+        launch::Launched::Refused(reason, message) => end(context, attempt.id, Status::Failed, reason, message).await,
     }
 }
 

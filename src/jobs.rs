@@ -29,7 +29,11 @@ use k8s_openapi::{
 use kube::Resource;
 use uuid::Uuid;
 
-use crate::{config::Images, crd::build::{Build, BuildSpec}, source};
+use crate::{
+    config::Images,
+    crd::build::{Build, BuildSpec},
+    source,
+};
 
 /// How much longer than its timeout a Pod may live: the agent ends the build in time, this is for a
 /// Pod whose agent can't.
@@ -195,7 +199,9 @@ fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)]) -> Co
         None => Vec::new(),
     };
     let mut env = vec![variable(INLINE_COUNT_VARIABLE, &chunks.len().to_string())];
-    env.extend(chunks.iter().enumerate().map(|(index, chunk)| variable(&format!("{INLINE_CHUNK_PREFIX}{index}"), chunk)));
+    env.extend(
+        chunks.iter().enumerate().map(|(index, chunk)| variable(&format!("{INLINE_CHUNK_PREFIX}{index}"), chunk)),
+    );
     Container {
         name: PREPARE_CONTAINER.to_owned(),
         image: Some(settings.images.operator.clone()),

@@ -28,9 +28,13 @@ pub fn spawn(tasks: &mut JoinSet<()>, context: &Context, settings: heartbeat::Se
         heartbeat::beat(heartbeat.clone(), settings)
     }));
     let cleaner = context.clone();
-    tasks.spawn(every("cleaner", Duration::from_secs(10), context.clone(), stop.clone(), move || cleaner::clean(cleaner.clone())));
+    tasks.spawn(every("cleaner", Duration::from_secs(10), context.clone(), stop.clone(), move || {
+        cleaner::clean(cleaner.clone())
+    }));
     let sweeper = context.clone();
-    tasks.spawn(every("sweeper", Duration::from_mins(5), context.clone(), stop.clone(), move || sweeper::sweep(sweeper.clone())));
+    tasks.spawn(every("sweeper", Duration::from_mins(5), context.clone(), stop.clone(), move || {
+        sweeper::sweep(sweeper.clone())
+    }));
     let partitions = context.clone();
     tasks.spawn(every("partitions", Duration::from_hours(12), context.clone(), stop.clone(), move || {
         partitions::ensure(partitions.clone())

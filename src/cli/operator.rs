@@ -11,7 +11,6 @@ use kube::{
     runtime::{
         WatchStreamExt,
         events::{Recorder, Reporter},
-
         reflector::{self, Store},
         watcher,
     },
@@ -62,7 +61,8 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
     };
 
     let mut parts = JoinSet::new();
-    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("failed to listen on {}", config.listen))?;
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("failed to listen on {}", config.listen))?;
     let server = http::serve(listener, http::router(health, metrics), stop.clone());
     parts.spawn(async move {
         if let Err(error) = server.await {
@@ -126,7 +126,9 @@ type Namespaces = Store<PartialObjectMeta<Namespace>>;
 
 fn namespaces(client: Client) -> (Namespaces, impl Future<Output = ()> + Send) {
     let (store, writer) = reflector::store();
-    let watch = watcher(Api::<PartialObjectMeta<Namespace>>::all(client), watcher::Config::default()).default_backoff().reflect(writer);
+    let watch = watcher(Api::<PartialObjectMeta<Namespace>>::all(client), watcher::Config::default())
+        .default_backoff()
+        .reflect(writer);
     let drained = async move {
         let mut watch = std::pin::pin!(watch);
         while let Some(event) = watch.next().await {

@@ -31,18 +31,18 @@ pub async fn finish(context: &Context, build: Uuid, ending: &Ending, inspection:
     let method = attempt.method;
     let outcome = decide(Evidence { method, ending, inspection, tail: &tail, cancelled: attempt.cancel });
     let durations = match ending {
-        Ending::Build(end) | Ending::Inspect { build: end, .. } => durations(end, |report| push::milliseconds(method, report, &tail)),
+        Ending::Build(end) | Ending::Inspect { build: end, .. } => {
+            durations(end, |report| push::milliseconds(method, report, &tail))
+        }
         _ => Durations::default(),
     };
-    let job_ttl = serde_json::from_value(attempt.spec).map_or_else(|_| BuildSpec::DEFAULT_JOB_TTL, |spec: BuildSpec| spec.job_ttl());
+    let job_ttl = serde_json::from_value(attempt.spec)
+        .map_or_else(|_| BuildSpec::DEFAULT_JOB_TTL, |spec: BuildSpec| spec.job_ttl());
     if results::finish(&context.pool, build, &outcome, durations, job_ttl).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
-        let labels = Ended {
-            method: method.to_string(),
-            status: outcome.result_status().to_owned(),
-            reason: reason.to_owned(),
-        };
+        let labels =
+            Ended { method: method.to_string(), status: outcome.result_status().to_owned(), reason: reason.to_owned() };
         context.metrics.builds_ended.get_or_create(&labels).inc();
     }
     Ok(())

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use image_factory_core::{
-    outcome::{Ending, ContainerEnd},
+    loglevel::Level,
+    outcome::{ContainerEnd, Ending},
     pod::{BUILD_CONTAINER, INSPECT_CONTAINER, PREPARE_CONTAINER},
     report::AgentReport,
-    loglevel::Level,
     status::Status,
 };
 use k8s_openapi::api::core::v1::Pod;
@@ -15,7 +15,11 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{Error, Seen, finish, log::Log, pod, pod::State};
-use crate::{clock, db::{launches, logs::Line}, runtime::Context};
+use crate::{
+    clock,
+    db::{launches, logs::Line},
+    runtime::Context,
+};
 
 /// Between tries after a failure: a broken stream, Postgres away.
 const RETRY: Duration = Duration::from_secs(1);
@@ -116,9 +120,10 @@ async fn drain(
             Ok(()) if over => return Ok(()),
             Ok(()) => {
                 // The stream ended, so the container has, or the connection broke: the watch tells.
-                let _ = tokio::time::timeout(RETRY, until(seen, |now| {
-                    (now.gone || pod::state(&now.pod, container) == State::Ended).then_some(())
-                }))
+                let _ = tokio::time::timeout(
+                    RETRY,
+                    until(seen, |now| (now.gone || pod::state(&now.pod, container) == State::Ended).then_some(())),
+                )
                 .await;
             }
             // The Pod or its log is gone: nothing more can be read.
@@ -155,7 +160,9 @@ fn gap(end: &ContainerEnd, stored: i64, capped: bool) -> Option<String> {
     };
     let missing = i64::try_from(report.lines).unwrap_or(i64::MAX) - stored;
     match (missing, capped) {
-        (1.., true) => Some(format!("{missing} more lines were printed and not stored: the log is over its size limit")),
+        (1.., true) => {
+            Some(format!("{missing} more lines were printed and not stored: the log is over its size limit"))
+        }
         (1.., false) => Some(format!("{missing} lines of this log were lost on the node")),
         _ => None,
     }

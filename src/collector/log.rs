@@ -52,7 +52,6 @@ impl<'a> Log<'a> {
         self.cursors.iter().find(|cursor| cursor.container == container)
     }
 
-
     /// Reads the container's log from the cursor to the end of the stream, and stores it. With
     /// `follow` the stream ends when the container does (or the connection).
     pub async fn read(&mut self, pods: &Api<Pod>, pod: &str, container: &str, follow: bool) -> Result<(), Error> {
@@ -207,11 +206,7 @@ mod tests {
     use super::*;
 
     fn line(second: i64) -> Line {
-        Line {
-            content: String::new(),
-            level: Level::Info,
-            logged_at: jiff::Timestamp::from_second(second).unwrap(),
-        }
+        Line { content: String::new(), level: Level::Info, logged_at: jiff::Timestamp::from_second(second).unwrap() }
     }
 
     #[test]

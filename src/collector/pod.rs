@@ -69,9 +69,11 @@ fn whole_pod(pod: &Pod) -> Option<Ending> {
             return Some(Ending::Pod { reason: reason.clone(), message: message(pod) });
         }
     }
-    let disrupted = status.conditions.iter().flatten().find(|condition| {
-        condition.type_ == "DisruptionTarget" && condition.status == "True"
-    })?;
+    let disrupted = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True")?;
     let reason = match disrupted.reason.as_deref() {
         Some("PreemptionByScheduler") => "Preempting",
         Some("EvictionByEvictionAPI") => "Evicted",
@@ -178,7 +180,10 @@ mod tests {
     fn the_end_is_the_first_container_that_failed_or_else_inspect() {
         for (status, expected) in [
             (json!({"phase": "Pending"}), "still going"),
-            (json!({"phase": "Pending", "initContainerStatuses": [ended("prepare", 0, "Completed"), running("build")]}), "still going"),
+            (
+                json!({"phase": "Pending", "initContainerStatuses": [ended("prepare", 0, "Completed"), running("build")]}),
+                "still going",
+            ),
             (json!({"phase": "Pending", "initContainerStatuses": [ended("prepare", 1, "Error")]}), "prepare 1"),
             (
                 json!({"phase": "Pending", "initContainerStatuses": [ended("prepare", 0, "Completed"), ended("build", 3, "Error")]}),
@@ -202,7 +207,10 @@ mod tests {
     #[test]
     fn a_pod_that_was_ended_as_a_whole_says_so_before_its_containers() {
         for (status, expected) in [
-            (json!({"phase": "Failed", "reason": "Evicted", "initContainerStatuses": [ended("build", 137, "Error")]}), "pod Evicted"),
+            (
+                json!({"phase": "Failed", "reason": "Evicted", "initContainerStatuses": [ended("build", 137, "Error")]}),
+                "pod Evicted",
+            ),
             (json!({"phase": "Failed", "reason": "DeadlineExceeded"}), "pod DeadlineExceeded"),
             (json!({"phase": "Failed"}), "pod Failed"),
             (

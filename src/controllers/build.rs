@@ -80,7 +80,10 @@ pub async fn run(
             }
         })
         .applied_objects()
-        .predicate_filter(predicates::generation.combine(predicates::annotations), kube::runtime::PredicateConfig::default());
+        .predicate_filter(
+            predicates::generation.combine(predicates::annotations),
+            kube::runtime::PredicateConfig::default(),
+        );
     let wakes = futures::stream::unfold(changed, |mut changed| async {
         let (namespace, name) = changed.recv().await?;
         Some((ObjectRef::new(&name).within(&namespace), changed))
@@ -136,7 +139,8 @@ async fn deleted(controlled: &Controlled, build: &Guarded) {
         Err(error) => error.metadata.uid.clone(),
     };
     let Some(uid) = uid else { return };
-    let cancelled = db::builds::request_cancel(&controlled.context.pool, &uid, Reason::Deleted, "the Build was deleted").await;
+    let cancelled =
+        db::builds::request_cancel(&controlled.context.pool, &uid, Reason::Deleted, "the Build was deleted").await;
     if let Err(error) = cancelled {
         tracing::warn!(build.name = build.name_any(), %error, "a deleted Build could not be cancelled; the sweep will do it");
         controlled.context.metrics.failed("build");

@@ -20,7 +20,6 @@ use super::{
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
 
-
 /// What should be built, and how.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(

@@ -35,7 +35,9 @@ pub async fn declare(pool: &PgPool, policies: &[Policy]) -> Result<()> {
     )
     .execute(&mut *tx)
     .await?;
-    sqlx::query_file!("src/db/sql/policies.sql", &new_ids(), &uids, &limits as &[Option<i32>]).fetch_one(&mut *tx).await?;
+    sqlx::query_file!("src/db/sql/policies.sql", &new_ids(), &uids, &limits as &[Option<i32>])
+        .fetch_one(&mut *tx)
+        .await?;
     tx.commit().await?;
     Ok(())
 }

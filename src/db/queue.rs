@@ -17,12 +17,19 @@ use super::{Result, transitions};
 /// When a statement fails; nothing is claimed then.
 pub async fn claim(pool: &PgPool) -> Result<Vec<Uuid>> {
     let mut tx = pool.begin().await?;
-    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('image-factory claim', 0))::text as locked").fetch_one(&mut *tx).await?;
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('image-factory claim', 0))::text as locked")
+        .fetch_one(&mut *tx)
+        .await?;
     let workers: Vec<Worker> = sqlx::query_file!("src/db/sql/workers_with_room.sql")
         .fetch_all(&mut *tx)
         .await?
         .into_iter()
-        .map(|row| Worker { id: row.id, tenant: row.tenant_id, running: row.running, limit: row.concurrent_builds_limit })
+        .map(|row| Worker {
+            id: row.id,
+            tenant: row.tenant_id,
+            running: row.running,
+            limit: row.concurrent_builds_limit,
+        })
         .collect();
     let room: i32 = workers.iter().map(|worker| worker.limit - worker.running).sum();
     if room <= 0 {

@@ -56,7 +56,9 @@ pub async fn launch(context: &Context, attempt: &Unlaunched) -> Result<Launched,
         Err(kube::Error::Api(error)) if error.code == 409 && error.reason == "AlreadyExists" => {
             taken(&api, &job, &launch).await
         }
-        Err(kube::Error::Api(error)) if error.code == 422 => Ok(Launched::Refused(Reason::InvalidSpec, error.message.clone())),
+        Err(kube::Error::Api(error)) if error.code == 422 => {
+            Ok(Launched::Refused(Reason::InvalidSpec, error.message.clone()))
+        }
         // The namespace is being deleted, or is gone: its Builds go with it.
         Err(kube::Error::Api(error)) if error.code == 404 || error.details_say_terminating() => {
             Ok(Launched::Refused(Reason::Deleted, "the namespace is being deleted".to_owned()))

@@ -4,7 +4,10 @@
 use image_factory_core::pod::{BUILD_CONTAINER, BUILDKITD_CONTAINER, METADATA_FILE, OUT, SOURCE, VOLUME};
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, SecurityContext, Volume, VolumeMount};
 
-use super::{Builder, Launch, Settings, USER, destinations, requested, resources, restricted, shared_volume, under_agent, variable};
+use super::{
+    Builder, Launch, Settings, USER, destinations, requested, resources, restricted, shared_volume, under_agent,
+    variable,
+};
 
 const CONFIG_FILE: &str = "buildkitd.toml";
 const STATE_VOLUME: &str = "buildkit";
@@ -56,11 +59,7 @@ fn client(launch: &Launch, settings: &Settings, socket: &str) -> Container {
     Container {
         name: BUILD_CONTAINER.to_owned(),
         image: Some(settings.images.buildx.clone()),
-        command: Some(under_agent(
-            launch,
-            &[format!("--wait-for-socket={socket}")],
-            &[connect, build(launch)],
-        )),
+        command: Some(under_agent(launch, &[format!("--wait-for-socket={socket}")], &[connect, build(launch)])),
         env: Some(vec![
             variable("HOME", OUT),
             variable("BUILDX_CONFIG", &format!("{OUT}/buildx")),
@@ -76,9 +75,10 @@ fn client(launch: &Launch, settings: &Settings, socket: &str) -> Container {
 fn build(launch: &Launch) -> Vec<String> {
     let spec = &launch.spec;
     let context = format!("{SOURCE}/{}", spec.context);
-    let mut argv: Vec<String> = ["/buildx", "build", "--builder=image-factory", "--progress=plain", "--push", "--provenance=false"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut argv: Vec<String> =
+        ["/buildx", "build", "--builder=image-factory", "--progress=plain", "--push", "--provenance=false"]
+            .map(str::to_owned)
+            .to_vec();
     argv.push(format!("--metadata-file={METADATA_FILE}"));
     if let Some(dockerfile) = spec.dockerfile() {
         argv.push(format!("--file={context}/{dockerfile}"));

@@ -11,7 +11,17 @@ const STORAGE_VOLUME: &str = "storage";
 const STORAGE: &str = "/var/lib/containers/storage";
 /// What chroot isolation needs beside what files of any owner need.
 const CAPABILITIES: [&str; 11] = [
-    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
 ];
 
 pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String]) -> Builder {
@@ -44,7 +54,11 @@ pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String])
             }),
             volume_mounts: Some(vec![
                 shared_volume(),
-                VolumeMount { name: STORAGE_VOLUME.to_owned(), mount_path: STORAGE.to_owned(), ..VolumeMount::default() },
+                VolumeMount {
+                    name: STORAGE_VOLUME.to_owned(),
+                    mount_path: STORAGE.to_owned(),
+                    ..VolumeMount::default()
+                },
             ]),
             ..Container::default()
         },

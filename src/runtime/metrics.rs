@@ -70,7 +70,8 @@ mod tests {
     #[test]
     fn a_counted_end_is_served_with_its_labels() {
         let metrics = Metrics::default();
-        let ended = Ended { method: "buildx".to_owned(), status: "failed".to_owned(), reason: "BuildFailed".to_owned() };
+        let ended =
+            Ended { method: "buildx".to_owned(), status: "failed".to_owned(), reason: "BuildFailed".to_owned() };
         metrics.builds_ended.get_or_create(&ended).inc();
         let text = metrics.text().unwrap();
         let line = "image_factory_builds_ended_total{method=\"buildx\",status=\"failed\",reason=\"BuildFailed\"} 1";

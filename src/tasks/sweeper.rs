@@ -19,7 +19,12 @@ pub async fn sweep(context: Context) -> Result<(), Error> {
                 "the Build was deleted while no operator watched",
             )
             .await?;
-            tracing::info!(build.namespace = resource.namespace, build.name = resource.name, cancelled, "a deleted Build was swept");
+            tracing::info!(
+                build.namespace = resource.namespace,
+                build.name = resource.name,
+                cancelled,
+                "a deleted Build was swept"
+            );
         }
     }
     Ok(())

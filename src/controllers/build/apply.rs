@@ -30,7 +30,8 @@ pub async fn apply(
         }
         Plan::NewRun { run } => {
             let api: Api<Build> = Api::namespaced(controlled.context.client.clone(), &loaded.namespace.name);
-            let Some(live) = api.get_opt(&build.name_any()).await?.filter(|live| live.uid().as_ref() == Some(&uid)) else {
+            let Some(live) = api.get_opt(&build.name_any()).await?.filter(|live| live.uid().as_ref() == Some(&uid))
+            else {
                 // Deleted meanwhile: the watch brings that.
                 return Ok(loaded.newest.clone());
             };
@@ -40,7 +41,12 @@ pub async fn apply(
             }
             let attempt = new_attempt(&live, loaded, run, refused)?;
             if builds::enqueue(pool, &attempt).await?.is_some() {
-                tracing::info!(build.namespace = loaded.namespace.name, build.name = build.name_any(), run, "a run was queued");
+                tracing::info!(
+                    build.namespace = loaded.namespace.name,
+                    build.name = build.name_any(),
+                    run,
+                    "a run was queued"
+                );
             }
         }
     }

@@ -31,7 +31,9 @@ impl Desired {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// Make this run; live attempts of older runs are cancelled in the same transaction.
-    NewRun { run: i32 },
+    NewRun {
+        run: i32,
+    },
     /// Ask the newest run to stop.
     Cancel,
     Nothing,
@@ -83,7 +85,11 @@ mod tests {
             (desired("other", None, false), Some(newest(Status::Success, None, false)), Plan::NewRun { run: 5 }),
             (desired("other", None, false), Some(newest(Status::Queued, None, false)), Plan::NewRun { run: 5 }),
             (desired("same", Some("a"), false), Some(newest(Status::Failed, None, false)), Plan::NewRun { run: 5 }),
-            (desired("same", Some("b"), false), Some(newest(Status::Failed, Some("a"), false)), Plan::NewRun { run: 5 }),
+            (
+                desired("same", Some("b"), false),
+                Some(newest(Status::Failed, Some("a"), false)),
+                Plan::NewRun { run: 5 },
+            ),
             (desired("same", Some("a"), false), Some(newest(Status::Failed, Some("a"), false)), Plan::Nothing),
             (desired("same", None, false), Some(newest(Status::Failed, Some("a"), false)), Plan::Nothing),
         ] {

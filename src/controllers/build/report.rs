@@ -41,7 +41,8 @@ pub async fn report(context: &Context, build: &Build, newest: Option<&Newest>) -
     }
     let api: Api<Build> = Api::namespaced(context.client.clone(), &build.namespace().unwrap_or_default());
     let patch = json!({"apiVersion": Build::api_version(&()), "kind": Build::kind(&()), "status": status});
-    let written = api.patch_status(&build.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await;
+    let written =
+        api.patch_status(&build.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await;
     match written {
         Ok(_) => {}
         // Deleted meanwhile.
@@ -102,11 +103,12 @@ fn projection(build: &Build, newest: &Newest) -> BuildStatus {
 /// A Build that was cancelled before it ever ran.
 fn held_back(build: &Build) -> BuildStatus {
     let since = build.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    let held = conditions::of(Status::Queued, Some("HeldBack"), "spec.cancel is true: no run is made until it is false")
-        .into_iter()
-        .filter(|condition| condition.kind != conditions::RECONCILING)
-        .map(|condition| stamped(condition, since, build.metadata.generation))
-        .collect();
+    let held =
+        conditions::of(Status::Queued, Some("HeldBack"), "spec.cancel is true: no run is made until it is false")
+            .into_iter()
+            .filter(|condition| condition.kind != conditions::RECONCILING)
+            .map(|condition| stamped(condition, since, build.metadata.generation))
+            .collect();
     BuildStatus { observed_generation: build.metadata.generation, conditions: held, ..BuildStatus::default() }
 }
 
@@ -117,7 +119,9 @@ fn wording(newest: &Newest) -> (Option<String>, String) {
             Some(place) => (Some(place.waiting_for.clone()), place.message.clone()),
             None => (None, "waiting for the dispatcher".to_owned()),
         },
-        Status::InProgress if newest.cancel_requested => (Some("Cancelling".to_owned()), "the run is being stopped".to_owned()),
+        Status::InProgress if newest.cancel_requested => {
+            (Some("Cancelling".to_owned()), "the run is being stopped".to_owned())
+        }
         Status::InProgress => (None, format!("the build runs on worker {}", newest.worker.as_deref().unwrap_or("?"))),
         Status::Success => {
             let image = newest.image.as_ref().map(|image| format!("{}@{}", image.reference, image.digest));
@@ -158,7 +162,9 @@ fn event(newest: &Newest, status: &BuildStatus) -> Option<Event> {
         Status::InProgress => (EventType::Normal, "Started".to_owned()),
         Status::Success => (EventType::Normal, "Succeeded".to_owned()),
         Status::Failed => (EventType::Warning, newest.failure_reason.clone().unwrap_or_else(|| "Failed".to_owned())),
-        Status::Cancelled => (EventType::Normal, newest.failure_reason.clone().unwrap_or_else(|| "Cancelled".to_owned())),
+        Status::Cancelled => {
+            (EventType::Normal, newest.failure_reason.clone().unwrap_or_else(|| "Cancelled".to_owned()))
+        }
     };
     let run = status.run.unwrap_or_default();
     Some(Event {
