@@ -12,10 +12,9 @@ workers as materialized (
     select w.*, coalesce(r.running, 0) as running
     from build_workers w left join running_by_worker r on r.worker_id = w.id
 ),
-placed as (
+placed as not materialized (
     select
-        b.id, b.tenant_id, t.name as tenant_name, b.project_id, c.build_method, b.priority, b.queued_at, b.not_before,
-        b.resource_uid, b.resource_name, b.run, b.attempt, c.spec -> 'worker' as placement,
+        b.id, b.tenant_id, b.project_id, b.priority, b.queued_at, b.not_before, b.resource_uid, b.resource_name, b.run, b.attempt,
         coalesce(r.running, 0) as running,
         coalesce(p.max_concurrent_builds, s.max_concurrent_builds) as tenant_limit,
         coalesce(p.weight, 1) as weight,
@@ -26,23 +25,24 @@ placed as (
                 b.queued_at, b.id
         ) as position
     from builds b
-    join tenants t on t.id = b.tenant_id
-    left join build_configs c on c.build_id = b.id
     left join build_concurrency_policies p on p.tenant_id = b.tenant_id
     left join operator_settings s on s.singleton
     left join running_by_tenant r on r.tenant_id = b.tenant_id
     where b.status = 'queued'
 ),
-ranked as (
-    -- Serving the tenant that runs fewest per weight, again and again, is this order: the n-th waiting build of a
-    -- tenant is its turn when the tenant runs n - 1 more.
-    select *, row_number() over (order by (running + position - 1)::numeric / weight, queued_at, id) as overall_position
-    from placed
+-- Serving the tenant that runs fewest per weight, again and again, is this order: the n-th waiting build of a tenant
+-- has its turn when the tenant runs n - 1 more. Grouped only so that the planner sees one row per build: it then
+-- drops this part for a reader who does not ask for overall_position, and reads one tenant's queue where one is named.
+overall as (
+    select id, min(place) as overall_position
+    from (select id, row_number() over (order by (running + position - 1)::numeric / weight, queued_at, id) as place from placed) ranked
+    group by id
 ),
--- The windows stand above; what follows is worked out only for the rows a reader asks for.
+-- The places stand above; what follows is worked out only for the rows a reader asks for.
 judged as (
     select
-        q.*, older.run as older_run, older.attempt as older_attempt, fit.*,
+        q.*, overall.overall_position, t.name as tenant_name, c.build_method, c.spec -> 'worker' as placement,
+        older.run as older_run, older.attempt as older_attempt, fit.*,
         case
             when older.run is not null then 'PreviousRun'
             when q.not_before > now() then 'BackingOff'
@@ -51,7 +51,10 @@ judged as (
             when q.running >= q.tenant_limit then 'TenantLimit'
             when not fit.has_room then 'WorkersBusy'
         end as waiting_for
-    from ranked q
+    from placed q
+    join tenants t on t.id = q.tenant_id
+    join build_configs c on c.build_id = q.id
+    left join overall on overall.id = q.id
     left join lateral (
         select o.run, o.attempt
         from builds o
@@ -68,11 +71,11 @@ judged as (
             sum(w.concurrent_builds_limit) filter (where w.status <> 'offline') as worker_limit
         from workers w
         where (w.tenant_id is null or w.tenant_id = q.tenant_id)
-            and (q.placement ->> 'name' is null or w.worker_name = q.placement ->> 'name')
-            and (q.placement ->> 'zone' is null or w.zone = q.placement ->> 'zone')
+            and (c.spec #>> '{worker,name}' is null or w.worker_name = c.spec #>> '{worker,name}')
+            and (c.spec #>> '{worker,zone}' is null or w.zone = c.spec #>> '{worker,zone}')
             -- A label may be a boolean or a number in JSON; a selector is text. Compared as text.
             and not exists (
-                select from jsonb_each_text(coalesce(q.placement -> 'selector', '{}')) wanted
+                select from jsonb_each_text(coalesce(nullif(c.spec #> '{worker,selector}', 'null'), '{}')) wanted
                 where w.labels ->> wanted.key is distinct from wanted.value
             )
     ) fit

@@ -2,38 +2,56 @@
 
 pub mod crds;
 pub mod inspect;
+pub mod migrate;
+pub mod operator;
 pub mod prepare;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+use crate::config;
+
+/// Builds container images on Kubernetes and keeps every build's whole history in Postgres.
 #[derive(Parser)]
 #[command(name = "image-factory", version)]
 pub struct Cli {
+    /// What is logged: a level, or a filter such as info,image_factory=debug
+    #[arg(long, env = "IMAGE_FACTORY_LOG_LEVEL", default_value = "info", global = true)]
+    pub log_level: String,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Print the custom resource definitions, or write them where they are kept.
+    /// Run the operator
+    Operator(Box<config::Operator>),
+    /// Bring the database up to date
+    Migrate(config::Database),
+    /// Print the custom resource definitions, or write them where they are kept
     Crds {
-        /// Folder to write into, beside the chart: crds in a checkout of this repository.
+        /// Folder to write into, beside the chart: crds in a checkout of this repository
         #[arg(long)]
         dir: Option<PathBuf>,
     },
-    /// In a build's Pod: put the agent and the source on the shared volume, and check the Build's paths.
+    /// Inside a build's Pod: bring the source and the agent
     Prepare(prepare::Arguments),
-    /// In a build's Pod: confirm in the registry what was pushed, and describe it.
+    /// Inside a build's Pod: confirm in the registry what was pushed, and describe it
     Inspect(inspect::Arguments),
 }
 
-pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+/// Runs the subcommand.
+///
+/// # Errors
+/// What the subcommand could not do.
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Crds { dir } => crds::run(dir).map(|()| ExitCode::SUCCESS),
-        Command::Prepare(arguments) => Ok(prepare::run(&arguments)),
-        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Operator(config) => operator::run(*config).await?,
+        Command::Migrate(database) => migrate::run(&database).await?,
+        Command::Crds { dir } => crds::run(dir)?,
+        Command::Prepare(arguments) => return Ok(prepare::run(&arguments)),
+        Command::Inspect(arguments) => return inspect::run(&arguments).await,
     }
+    Ok(ExitCode::SUCCESS)
 }

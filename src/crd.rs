@@ -17,7 +17,8 @@ pub mod template;
 pub mod webhook_config;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps,
+    CustomResourceDefinition, CustomResourceDefinitionVersion, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
+    JSONSchemaPropsOrBool,
 };
 use kube::{CustomResourceExt, core::Rule};
 use serde_json::json;
@@ -31,33 +32,54 @@ pub use webhook_config::{WebhookConfig, WebhookConfigSpec};
 
 /// The definitions of all five kinds as they are installed.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    let mut build = Build::crd();
-    mark_as_not_yet_observed(&mut build);
-    vec![
-        build,
+    let mut definitions = vec![
+        Build::crd(),
         BuildSchedule::crd(),
         WebhookConfig::crd(),
         BuildWorker::crd(),
         BuildConcurrencyPolicy::crd(),
-    ]
+    ];
+    for definition in &mut definitions {
+        for root in definition.spec.versions.iter_mut().filter_map(root_schema) {
+            make_readable(root);
+            if definition.spec.names.kind == "Build" {
+                mark_as_not_yet_observed(root);
+            }
+        }
+    }
+    definitions
+}
+
+fn root_schema(version: &mut CustomResourceDefinitionVersion) -> Option<&mut JSONSchemaProps> {
+    version.schema.as_mut()?.open_api_v3_schema.as_mut()
 }
 
 /// A new Build has no status yet, and tools that judge health by `observedGeneration` would take it
 /// for a finished one. The derive has no way to say this default.
-fn mark_as_not_yet_observed(definition: &mut CustomResourceDefinition) {
-    for version in &mut definition.spec.versions {
-        if let Some(status) = version
-            .schema
-            .as_mut()
-            .and_then(|schema| schema.open_api_v3_schema.as_mut())
-            .and_then(|root| root.properties.as_mut())
-            .and_then(|properties| properties.get_mut("status"))
-        {
-            *status = JSONSchemaProps {
-                default: Some(JSON(json!({"observedGeneration": -1}))),
-                ..std::mem::take(status)
-            };
-        }
+fn mark_as_not_yet_observed(root: &mut JSONSchemaProps) {
+    if let Some(status) = root.properties.as_mut().and_then(|fields| fields.get_mut("status")) {
+        status.default = Some(JSON(json!({"observedGeneration": -1})));
+    }
+}
+
+/// Doc comments are broken where the source's lines end, and `kubectl explain` would keep those
+/// breaks; an optional enum lists `null`, which it would show as a value.
+fn make_readable(schema: &mut JSONSchemaProps) {
+    if let Some(description) = &mut schema.description {
+        let paragraphs: Vec<String> = description.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect();
+        *description = paragraphs.join("\n\n");
+    }
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|JSON(value)| !value.is_null());
+    }
+    if let Some(fields) = &mut schema.properties {
+        fields.values_mut().for_each(make_readable);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        make_readable(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        make_readable(values);
     }
 }
 
@@ -71,10 +93,9 @@ fn unavailable(field: &str, unused: &str) -> Rule {
 fn only_with(field: &str, unused: &str, methods: &[&str]) -> Rule {
     let (listed, named) = match methods {
         [one] => (format!("self.method == '{one}'"), format!("method {one}")),
-        several => (
-            format!("self.method in ['{}']", several.join("', '")),
-            format!("the methods {}", several.join(", ")),
-        ),
+        several => {
+            (format!("self.method in ['{}']", several.join("', '")), format!("the methods {}", several.join(", ")))
+        }
     };
     Rule::new(format!("{unused} || {listed}"))
         .message(format!("{field} works only with {named}; remove it or change spec.method").as_str())
@@ -83,4 +104,95 @@ fn only_with(field: &str, unused: &str, methods: &[&str]) -> Rule {
 /// For `skip_serializing_if`: a value that says nothing beyond its default is not written.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every schema node of a definition, with its path.
+    fn nodes<'a>(path: &str, schema: &'a JSONSchemaProps, found: &mut Vec<(String, &'a JSONSchemaProps)>) {
+        found.push((path.to_owned(), schema));
+        for (name, field) in schema.properties.iter().flatten() {
+            nodes(&format!("{path}.{name}"), field, found);
+        }
+        if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+            nodes(&format!("{path}[]"), items, found);
+        }
+        if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
+            nodes(&format!("{path}{{}}"), values, found);
+        }
+    }
+
+    fn each_node(check: impl Fn(&str, &JSONSchemaProps)) {
+        for definition in definitions() {
+            let kind = definition.spec.names.kind;
+            let schema = definition.spec.versions[0].schema.clone().expect("every kind has a schema");
+            let root = schema.open_api_v3_schema.expect("every kind has a schema");
+            let mut found = Vec::new();
+            nodes(&kind, &root, &mut found);
+            for (path, node) in &found {
+                check(path, node);
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_has_a_definition_with_a_status_and_its_short_name() {
+        let found: Vec<_> = definitions()
+            .into_iter()
+            .map(|definition| {
+                assert_eq!(definition.spec.scope, "Namespaced");
+                assert_eq!(definition.spec.names.categories, Some(vec!["imagefactory".to_owned()]));
+                let subresources = definition.spec.versions[0].subresources.as_ref();
+                assert!(subresources.is_some_and(|declared| declared.status.is_some()));
+                let short = definition.spec.names.short_names.unwrap_or_default();
+                (definition.spec.names.kind, short)
+            })
+            .collect();
+        let expected = [
+            ("Build", "ifb"),
+            ("BuildSchedule", "ifbs"),
+            ("WebhookConfig", "ifwh"),
+            ("BuildWorker", "ifbw"),
+            ("BuildConcurrencyPolicy", "ifbcp"),
+        ]
+        .map(|(kind, short)| (kind.to_owned(), vec![short.to_owned()]));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn no_schema_has_alternatives_or_unsigned_integers() {
+        each_node(|path, node| {
+            assert!(node.one_of.is_none() && node.any_of.is_none() && node.all_of.is_none(), "{path}");
+            assert!(!node.format.as_deref().is_some_and(|format| format.starts_with("uint")), "{path}");
+        });
+    }
+
+    #[test]
+    fn every_field_of_a_specification_and_of_a_status_is_described_in_unbroken_lines() {
+        each_node(|path, node| {
+            // Kubernetes' own types describe themselves; items and map values are described by their field.
+            let own = !path.contains(".conditions[]") && !path.contains(".tolerations[]");
+            let is_field = !path.ends_with("[]") && !path.ends_with("{}");
+            if own && is_field {
+                let description = node.description.as_deref().unwrap_or_default();
+                assert!(!description.is_empty(), "{path} has no description");
+                assert!(!description.contains('\n'), "{path}: {description}");
+            }
+        });
+    }
+
+    #[test]
+    fn no_reference_has_a_namespace() {
+        each_node(|path, _| assert!(!path.to_lowercase().ends_with("namespace"), "{path}"));
+    }
+
+    #[test]
+    fn a_new_build_counts_as_not_yet_observed() {
+        let build = definitions().swap_remove(0);
+        let schema = build.spec.versions[0].schema.clone().and_then(|schema| schema.open_api_v3_schema);
+        let default = schema.and_then(|mut root| root.properties.as_mut()?.remove("status")?.default);
+        assert_eq!(default, Some(JSON(json!({"observedGeneration": -1}))));
+    }
 }

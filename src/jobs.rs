@@ -77,8 +77,6 @@ struct Builder {
 pub enum Error {
     #[error("method {0} is not available in this version")]
     MethodNotAvailable(Method),
-    #[error("failed to pack the inline source: {0}")]
-    Source(#[from] source::Error),
 }
 
 /// Whether this version can run a method.
@@ -89,7 +87,7 @@ pub const fn is_available(method: Method) -> bool {
 /// The Job of an attempt. The same attempt gives the same Job.
 ///
 /// # Errors
-/// When the method can't be run, or the source can't be packed.
+/// When the method can't be run.
 pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
     let insecure = insecure_hosts(launch, settings);
     let builder = match launch.spec.method {
@@ -100,7 +98,7 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
     let name = ids::job_name(&launch.build, launch.id);
     let labels = labels::of(launch);
     let inspect = inspect(launch, settings, &insecure, &builder.digest_from);
-    let mut init_containers = vec![prepare(launch, settings, &builder.files)?];
+    let mut init_containers = vec![prepare(launch, settings, &builder.files)];
     init_containers.extend(builder.sidecars);
     init_containers.push(builder.build);
     let mut volumes = vec![Volume {
@@ -183,7 +181,7 @@ fn owner(launch: &Launch) -> OwnerReference {
     }
 }
 
-fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)]) -> Result<Container, Error> {
+fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)]) -> Container {
     let spec = &launch.spec;
     let mut args = vec!["prepare".to_owned(), format!("--context={}", spec.context)];
     if let Some(dockerfile) = spec.dockerfile() {
@@ -193,12 +191,12 @@ fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)]) -> Re
         args.push(format!("--file={name}={content}"));
     }
     let chunks = match &spec.source.inline {
-        Some(inline) => source::encode_inline(&inline.files)?,
+        Some(inline) => source::encode_inline(&inline.files),
         None => Vec::new(),
     };
     let mut env = vec![variable(INLINE_COUNT_VARIABLE, &chunks.len().to_string())];
     env.extend(chunks.iter().enumerate().map(|(index, chunk)| variable(&format!("{INLINE_CHUNK_PREFIX}{index}"), chunk)));
-    Ok(Container {
+    Container {
         name: PREPARE_CONTAINER.to_owned(),
         image: Some(settings.images.operator.clone()),
         args: Some(args.iter().map(|arg| literal(arg)).collect()),
@@ -207,7 +205,7 @@ fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)]) -> Re
         resources: Some(resources([("cpu", "10m"), ("memory", "32Mi")], [("memory", "512Mi")])),
         security_context: Some(restricted()),
         ..Container::default()
-    })
+    }
 }
 
 fn inspect(launch: &Launch, settings: &Settings, insecure: &[String], digest_from: &str) -> Container {

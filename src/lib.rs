@@ -2,8 +2,15 @@
 
 pub mod cli;
 pub mod clock;
+pub mod collector;
 pub mod config;
+pub mod controllers;
 pub mod crd;
 pub mod db;
+pub mod dispatcher;
+pub mod http;
+pub mod jobs;
 pub mod registry;
+pub mod runtime;
 pub mod source;
+pub mod tasks;

@@ -29,9 +29,8 @@ pub struct Arguments {
     pub report: PathBuf,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(inspect(arguments)) {
+pub async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    match inspect(arguments).await {
         Ok(line) => {
             println!("{line}");
             Ok(ExitCode::SUCCESS)

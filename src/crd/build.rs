@@ -19,7 +19,7 @@ use super::{
 };
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
-const DEFAULT_JOB_TTL: Duration = Duration::from_mins(10);
+
 
 /// What should be built, and how.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -207,11 +207,12 @@ pub struct BuildSpec {
 }
 
 impl BuildSpec {
+    /// How long a finished Job stays where the spec does not say.
+    pub const DEFAULT_JOB_TTL: Duration = Duration::from_mins(10);
+
     /// The Dockerfile's path in the context; none for a method that reads no Dockerfile.
     pub fn dockerfile(&self) -> Option<&str> {
-        self.method
-            .reads_dockerfile()
-            .then(|| self.dockerfile.as_deref().unwrap_or("Dockerfile"))
+        self.method.reads_dockerfile().then(|| self.dockerfile.as_deref().unwrap_or("Dockerfile"))
     }
 
     /// How long a run may take.
@@ -226,10 +227,7 @@ impl BuildSpec {
 
     /// How long the finished Job stays once its log is stored.
     pub fn job_ttl(&self) -> Duration {
-        self.retention
-            .as_ref()
-            .and_then(|retention| retention.job_ttl)
-            .map_or(DEFAULT_JOB_TTL, Into::into)
+        self.retention.as_ref().and_then(|retention| retention.job_ttl).map_or(Self::DEFAULT_JOB_TTL, Into::into)
     }
 }
 
@@ -250,4 +248,121 @@ fn short_values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "type": "object",
         "additionalProperties": {"type": "string", "maxLength": 4096},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(spec: &Value) -> BuildSpec {
+        serde_json::from_value(spec.clone()).expect("the specification reads")
+    }
+
+    fn smallest() -> Value {
+        json!({
+            "method": "buildx",
+            "source": {"inline": {"files": {"Dockerfile": "FROM scratch"}}},
+            "output": {"image": "localhost:5000/shop/web"},
+        })
+    }
+
+    /// Every field, each with another value than its default.
+    fn fullest() -> Value {
+        json!({
+            "project": "storefront",
+            "method": "kaniko",
+            "source": {"git": {
+                "url": "https://git.example.com/shop/web.git", "revision": "main", "depth": 3, "submodules": true,
+                "credentialsSecret": {"name": "git"},
+            }},
+            "context": "web",
+            "dockerfile": "docker/Dockerfile",
+            "target": "release",
+            "platforms": ["linux/amd64", "linux/arm64/v8"],
+            "cache": {"enabled": false, "repo": "localhost:5000/shop/cache", "from": ["type=inline"], "to": ["type=inline"]},
+            "builder": "localhost:5000/builder:1",
+            "buildpacks": ["localhost:5000/buildpack:1"],
+            "packer": {"template": "source {}", "path": "image.pkr.hcl", "variables": {"region": "eu"}},
+            "options": {"deep": {"list": [1, true, null]}},
+            "buildArgs": {"VERSION": "1.2"},
+            "environment": {"CI": "true"},
+            "secrets": [{"id": "npmrc", "secretRef": {"name": "npm", "key": "npmrc"}}],
+            "ssh": {"secretRef": {"name": "deploy", "key": "ssh-privatekey"}},
+            "output": {
+                "image": "localhost:5000/shop/web:1.2", "tags": ["latest"], "labels": {"team": "shop"},
+                "credentialsSecret": {"name": "push"}, "insecure": true,
+            },
+            "sbom": true,
+            "provenance": true,
+            "scan": {"tool": "trivy", "failOn": "high"},
+            "worker": {"name": "gpu-1", "zone": "eu-1", "selector": {"gpu": "true"}},
+            "priority": -7,
+            "timeout": "90s",
+            "retries": {"limit": 2, "on": "Any"},
+            "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "4Gi"}},
+            "retention": {"artifacts": "days_90", "deleteFromRegistry": true, "jobTtl": "30s"},
+            "cancel": true,
+        })
+    }
+
+    #[test]
+    fn a_specification_with_every_field_is_written_as_it_was_read() {
+        let schema = schemars::schema_for!(BuildSpec);
+        let known = schema.get("properties").and_then(Value::as_object).expect("it has fields");
+        let given = fullest();
+        assert!(known.keys().eq(given.as_object().expect("it has fields").keys()), "a field is missing above");
+        assert_eq!(serde_json::to_value(read(&fullest())).expect("it serialises"), fullest());
+    }
+
+    #[test]
+    fn the_smallest_specification_means_the_documented_defaults_and_writes_no_null() {
+        let spec = read(&smallest());
+        assert_eq!(spec.project, "default");
+        assert_eq!(spec.context, ".");
+        assert_eq!(spec.dockerfile(), Some("Dockerfile"));
+        assert_eq!(spec.timeout(), Duration::from_hours(1));
+        assert_eq!(spec.job_ttl(), Duration::from_mins(10));
+        assert!(spec.cache_enabled());
+        let written = serde_json::to_string(&spec).expect("it serialises");
+        assert!(!written.contains("null"), "{written}");
+        assert!(!written.contains("priority") && !written.contains("cancel"), "{written}");
+    }
+
+    #[test]
+    fn a_method_without_a_dockerfile_has_none_by_default() {
+        let mut spec = read(&smallest());
+        spec.method = Method::Paketo;
+        assert_eq!(spec.dockerfile(), None);
+    }
+
+    #[test]
+    fn a_duration_keeps_its_length_whatever_its_spelling() {
+        let mut written = smallest();
+        written["timeout"] = json!("1h30m");
+        let spec = read(&written);
+        assert_eq!(spec.timeout(), Duration::from_mins(90));
+        let again = read(&serde_json::to_value(&spec).expect("it serialises"));
+        assert_eq!(again, spec);
+    }
+
+    proptest! {
+        /// Rows hold the specification as jsonb: whatever subset of the fields is given, reading what
+        /// was written gives the same specification.
+        #[test]
+        fn any_subset_of_the_fields_survives_being_written_and_read(given in prop::collection::vec(any::<bool>(), 27)) {
+            let mut spec = smallest();
+            let Value::Object(all) = fullest() else { unreachable!("a specification is an object") };
+            for ((field, value), given) in all.into_iter().zip(given) {
+                if given {
+                    spec[field] = value;
+                }
+            }
+            let first = read(&spec);
+            let written = serde_json::to_value(&first).expect("it serialises");
+            prop_assert_eq!(read(&written), first);
+        }
+    }
 }

@@ -24,6 +24,10 @@ pub struct Cache {
         r"self.matches('^([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*|[[][0-9a-fA-F:]+[]])(:[0-9]{1,5})?(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)+$')",
         "spec.cache.repo must be host[:port]/path without tag or digest, such as registry.example.com/shop/cache"
     ))]
+    #[x_kube(validation = (
+        "!self.contains('/') || self.matches('^(localhost|[^/]*[.:][^/]*)/')",
+        "spec.cache.repo must start with the registry's host, one with a dot or a port, or localhost: builders take `shop/cache` for `docker.io/shop/cache`"
+    ))]
     pub repo: Option<String>,
     /// Caches to read, in buildx's own syntax, such as `type=registry,ref=registry.example.com/shop/web:cache`.
     /// Method buildx; at most 16.

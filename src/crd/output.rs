@@ -18,6 +18,10 @@ pub struct Output {
         r"self.matches('^([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*|[[][0-9a-fA-F:]+[]])(:[0-9]{1,5})?(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)+(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$')",
         "spec.output.image must be host[:port]/path[:tag] with the path in lower case and no digest, such as registry.example.com/shop/web:1.2"
     ))]
+    #[x_kube(validation = (
+        "!self.contains('/') || self.matches('^(localhost|[^/]*[.:][^/]*)/')",
+        "spec.output.image must start with the registry's host, one with a dot or a port, or localhost: builders take `shop/web` for `docker.io/shop/web`"
+    ))]
     pub image: String,
     /// Further tags of the same repository. At most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

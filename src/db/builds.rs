@@ -78,6 +78,7 @@ pub struct Trigger {
 pub async fn enqueue(pool: &PgPool, new: &NewAttempt) -> Result<Option<Uuid>> {
     let mut tx = pool.begin().await?;
     let id = clock::new_id();
+    supersede(&mut tx, &new.resource.uid, new.run).await?;
     match insert(&mut tx, id, new).await {
         Ok(()) => {}
         Err(error) if error.breaks("builds_resource_uid_run_attempt_key") => return Ok(None),
@@ -243,7 +244,7 @@ async fn insert_config(conn: &mut PgConnection, build: Uuid, config: &NewConfig)
 
 /// The newest attempt of a Build's newest run: what the controller decides from, and what its
 /// status is a projection of.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Newest {
     pub id: Uuid,
     pub number: i32,
@@ -332,29 +333,43 @@ pub(super) fn status(text: &str) -> Result<Status> {
 }
 
 /// Asks every live attempt of a Build to stop: a queued one is cancelled at once, with its result;
-/// a running one is marked for the dispatcher, which deletes its Job. With `before_run`, only older
-/// runs. Gives how many were cancelled or newly marked.
+/// a running one is marked for the dispatcher, which deletes its Job. Gives how many were cancelled
+/// or newly marked.
 ///
 /// # Errors
 /// When a statement fails; nothing is changed then.
-pub async fn request_cancel(
-    pool: &PgPool,
+pub async fn request_cancel(pool: &PgPool, resource_uid: &str, reason: Reason, sentence: &str) -> Result<usize> {
+    let mut tx = pool.begin().await?;
+    let count = cancel(&mut tx, resource_uid, None, reason, sentence).await?;
+    tx.commit().await?;
+    Ok(count)
+}
+
+/// A new run cancels the live attempts of the runs before it.
+async fn supersede(conn: &mut PgConnection, resource_uid: &str, run: i32) -> Result<()> {
+    let sentence = format!("run {run} takes its place");
+    cancel(conn, resource_uid, Some(run), Reason::Superseded, &sentence).await?;
+    Ok(())
+}
+
+async fn cancel(
+    conn: &mut PgConnection,
     resource_uid: &str,
     before_run: Option<i32>,
     reason: Reason,
     sentence: &str,
 ) -> Result<usize> {
-    let mut tx = pool.begin().await?;
     let marked = sqlx::query!(
         "update builds set cancel_requested_at = now(), cancel_reason = $2
          where resource_uid = $1 and status in ('queued', 'in_progress') and cancel_requested_at is null
            and ($3::int is null or run < $3)
-         returning id, status, pg_notify('image_factory_status', resource_namespace || '/' || resource_name)::text as notified",
+         returning id, status,
+             pg_notify('image_factory_status', resource_namespace || '/' || resource_name)::text as notified",
         resource_uid,
         reason.as_str(),
         before_run
     )
-    .fetch_all(&mut *tx)
+    .fetch_all(&mut *conn)
     .await?;
     let queued: Vec<transitions::Change> = marked
         .iter()
@@ -366,10 +381,9 @@ pub async fn request_cancel(
             message: Some(sentence.to_owned()),
         })
         .collect();
-    for id in transitions::apply(&mut tx, Status::Queued, Status::Cancelled, &queued).await? {
-        super::results::insert_unstarted(&mut tx, id, Status::Cancelled.as_str(), reason).await?;
+    for id in transitions::apply(conn, Status::Queued, Status::Cancelled, &queued).await? {
+        super::results::insert_unstarted(conn, id, Status::Cancelled.as_str(), reason).await?;
     }
-    tx.commit().await?;
     Ok(marked.len())
 }
 

@@ -91,6 +91,20 @@ pub async fn append(pool: &PgPool, build: Uuid, lines: &[Line], cursor: &Cursor)
     Ok(())
 }
 
+/// Bytes stored of the attempt's log, a newline for each line.
+///
+/// # Errors
+/// When the query fails.
+pub async fn bytes(pool: &PgPool, build: Uuid) -> Result<u64> {
+    let bytes = sqlx::query_scalar!(
+        "select coalesce(sum(octet_length(log_content) + 1), 0)::bigint as \"bytes!\" from build_logs where build_id = $1",
+        build
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(bytes.unsigned_abs())
+}
+
 /// The last lines, oldest first.
 ///
 /// # Errors

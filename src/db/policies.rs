@@ -1,51 +1,41 @@
-//! The table `build_concurrency_policies`: the limits a tenant has declared.
+//! The table `build_concurrency_policies`: the limits tenants have declared.
 
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use super::Result;
 use crate::clock;
 
-/// Declares the policy of a tenant. Takes effect with the next claim, which it wakes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub tenant_uid: String,
+    pub tenant_name: String,
+    /// `None`: the operator's default.
+    pub max_concurrent_builds: Option<i32>,
+}
+
+/// Makes the table hold exactly these policies. They take effect with the next claim, which this
+/// wakes where something has changed.
 ///
 /// # Errors
 /// When a statement fails; nothing is changed then.
-pub async fn declare(pool: &PgPool, tenant_uid: &str, tenant_name: &str, max_concurrent_builds: Option<i32>) -> Result<()> {
+pub async fn declare(pool: &PgPool, policies: &[Policy]) -> Result<()> {
+    let uids: Vec<String> = policies.iter().map(|policy| policy.tenant_uid.clone()).collect();
+    let names: Vec<String> = policies.iter().map(|policy| policy.tenant_name.clone()).collect();
+    let limits: Vec<Option<i32>> = policies.iter().map(|policy| policy.max_concurrent_builds).collect();
+    let new_ids = || -> Vec<Uuid> { policies.iter().map(|_| clock::new_id()).collect() };
     let mut tx = pool.begin().await?;
-    let tenant = super::builds::tenant(&mut tx, tenant_uid, tenant_name).await?;
     sqlx::query!(
-        "with declared as (
-             insert into build_concurrency_policies (id, tenant_id, max_concurrent_builds) values ($1, $2, $3)
-             on conflict on constraint build_concurrency_policies_tenant_id_key do update
-             set max_concurrent_builds = excluded.max_concurrent_builds
-             where build_concurrency_policies.max_concurrent_builds is distinct from excluded.max_concurrent_builds
-             returning tenant_id
-         )
-         select pg_notify('image_factory_status', '')::text as notified from declared",
-        clock::new_id(),
-        tenant,
-        max_concurrent_builds
+        "insert into tenants (id, uid, name)
+         select * from unnest($1::uuid[], $2::text[], $3::text[])
+         on conflict on constraint tenants_uid_key do nothing",
+        &new_ids(),
+        &uids,
+        &names
     )
-    .fetch_optional(&mut *tx)
+    .execute(&mut *tx)
     .await?;
+    sqlx::query_file!("src/db/sql/policies.sql", &new_ids(), &uids, &limits as &[Option<i32>]).fetch_one(&mut *tx).await?;
     tx.commit().await?;
-    Ok(())
-}
-
-/// Forgets the policy of the tenant with this name: the operator's defaults hold again.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn remove(pool: &PgPool, tenant_name: &str) -> Result<()> {
-    sqlx::query!(
-        "with removed as (
-             delete from build_concurrency_policies p using tenants t
-             where p.tenant_id = t.id and t.name = $1
-             returning p.tenant_id
-         )
-         select pg_notify('image_factory_status', '')::text as notified from removed limit 1",
-        tenant_name
-    )
-    .fetch_optional(pool)
-    .await?;
     Ok(())
 }

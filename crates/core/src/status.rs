@@ -3,8 +3,9 @@
 use std::{fmt, str::FromStr};
 
 /// `builds.status`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Status {
+    #[default]
     Queued,
     InProgress,
     Success,

@@ -44,7 +44,7 @@ left join build_workers w on w.id = b.worker_id
 left join lateral (
     select v.position, v.waiting_for, v.message
     from build_queue v
-    where b.status = 'queued' and v.build_id = b.id
+    where b.status = 'queued' and v.tenant_id = b.tenant_id and v.build_id = b.id
 ) q on true
 where b.resource_uid = $1
 order by b.run desc, b.attempt desc

@@ -184,7 +184,8 @@ async fn every_column_of_the_reference_stands_with_its_type(pool: PgPool) -> sql
     )
     .fetch_all(&pool)
     .await?;
-    let found: BTreeMap<_, _> = rows.iter().map(|(table, column, kind)| ((table.as_str(), column.as_str()), kind.as_str())).collect();
+    let found: BTreeMap<_, _> =
+        rows.iter().map(|(table, column, kind)| ((table.as_str(), column.as_str()), kind.as_str())).collect();
     for (table, _, listing) in REFERENCE {
         for (column, kind, _) in columns(listing) {
             assert_eq!(found.get(&(*table, column)), Some(&kind), "{table}.{column}");

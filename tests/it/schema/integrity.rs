@@ -79,7 +79,10 @@ async fn a_build_is_never_in_a_state_that_cannot_be(pool: PgPool) -> sqlx::Resul
     queued(&pool, "green", "runs", 1, 0).await?;
     claimed(&pool, "green/runs", "everyone").await?;
     let cases = [
-        ("builds_in_progress_check", "update builds set status = 'in_progress', started_at = now() where status = 'queued'"),
+        (
+            "builds_in_progress_check",
+            "update builds set status = 'in_progress', started_at = now() where status = 'queued'",
+        ),
         ("builds_in_progress_check", "update builds set worker_id = null where status = 'in_progress'"),
         ("builds_queued_check", "update builds set status = 'queued' where status = 'in_progress'"),
         ("builds_queued_check", "update builds set job_created_at = now() where status = 'queued'"),
@@ -94,7 +97,8 @@ async fn a_build_is_never_in_a_state_that_cannot_be(pool: PgPool) -> sqlx::Resul
     for (constraint, statement) in cases {
         assert_eq!(refused_by(sqlx::query(statement).execute(&pool).await, statement), constraint, "{statement}");
     }
-    let put_back = "update builds set status = 'queued', started_at = null, worker_id = null where status = 'in_progress'";
+    let put_back =
+        "update builds set status = 'queued', started_at = null, worker_id = null where status = 'in_progress'";
     assert_eq!(sqlx::query(put_back).execute(&pool).await?.rows_affected(), 1);
     let ended_in_the_queue = "update builds set status = 'cancelled', completed_at = now() where status = 'queued'";
     assert_eq!(sqlx::query(ended_in_the_queue).execute(&pool).await?.rows_affected(), 2);
@@ -115,7 +119,8 @@ async fn only_legal_transitions_enter_the_history_and_each_once(pool: PgPool) ->
     ];
     two_tenants(&pool).await?;
     queued(&pool, "green", "one", 0, 0).await?;
-    let statement = "insert into build_status_history (id, build_id, sequence, from_status, to_status, changed_by_system)
+    let statement =
+        "insert into build_status_history (id, build_id, sequence, from_status, to_status, changed_by_system)
                      values (gen_random_uuid(), md5('green/one')::uuid, $1, $2, $3, true)";
     let statuses = ["queued", "in_progress", "success", "failed", "cancelled"];
     let mut sequence = 1;
@@ -127,7 +132,10 @@ async fn only_legal_transitions_enter_the_history_and_each_once(pool: PgPool) ->
                 sequence += 1;
             } else {
                 let by = refused_by(outcome, statement);
-                assert!(by == "build_status_history_transition_check" || by == "build_status_history_sequence_check", "{from:?} → {to}: {by}");
+                assert!(
+                    by == "build_status_history_transition_check" || by == "build_status_history_sequence_check",
+                    "{from:?} → {to}: {by}"
+                );
             }
         }
     }
@@ -143,10 +151,16 @@ async fn a_config_has_no_value_that_its_method_has_no_use_for(pool: PgPool) -> s
     queued(&pool, "green", "one", 0, 0).await?;
     let cases = [
         ("build_configs_platforms_check", "update build_configs set platforms = '[\"linux/amd64\"]'"),
-        ("build_configs_platforms_check", "update build_configs set build_method = 'buildx', platforms = '\"linux/amd64\"'"),
+        (
+            "build_configs_platforms_check",
+            "update build_configs set build_method = 'buildx', platforms = '\"linux/amd64\"'",
+        ),
         ("build_configs_builder_check", "update build_configs set builder = 'b'"),
         ("build_configs_packer_template_check", "update build_configs set packer_template = 't'"),
-        ("build_configs_dockerfile_check", "update build_configs set build_method = 'paketo', dockerfile = 'Dockerfile'"),
+        (
+            "build_configs_dockerfile_check",
+            "update build_configs set build_method = 'paketo', dockerfile = 'Dockerfile'",
+        ),
         ("build_configs_cache_repo_check", "update build_configs set build_method = 'buildx', cache_repo = 'r'"),
     ];
     for (constraint, statement) in cases {
@@ -158,7 +172,8 @@ async fn a_config_has_no_value_that_its_method_has_no_use_for(pool: PgPool) -> s
 #[sqlx::test(migrations = "./migrations")]
 async fn a_shared_worker_has_its_name_alone_and_a_tenant_may_use_that_name_too(pool: PgPool) -> sqlx::Result<()> {
     two_tenants(&pool).await?;
-    let statement = "insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status)
+    let statement =
+        "insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status)
                      values (gen_random_uuid(), $1, 'everyone', 'kubernetes', 1, 'healthy')";
     let shared = sqlx::query(statement).bind(None::<uuid::Uuid>).execute(&pool).await;
     assert_eq!(refused_by(shared, statement), "build_workers_tenant_id_worker_name_key");

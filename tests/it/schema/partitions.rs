@@ -13,7 +13,10 @@ async fn ensure(pool: &PgPool, first: &str, last: &str) -> sqlx::Result<i32> {
 /// Stores one line of a new build whose id was made at `instant`, and tells the partition it went to.
 async fn line_goes_to(pool: &PgPool, instant: &str) -> sqlx::Result<String> {
     queued(pool, "green", instant, 0, 0).await?;
-    sqlx::query("delete from build_configs where build_id = md5('green/' || $1)::uuid").bind(instant).execute(pool).await?;
+    sqlx::query("delete from build_configs where build_id = md5('green/' || $1)::uuid")
+        .bind(instant)
+        .execute(pool)
+        .await?;
     sqlx::query("update builds set id = uuid_v7_floor($1::timestamptz) where id = md5('green/' || $1)::uuid")
         .bind(instant)
         .execute(pool)

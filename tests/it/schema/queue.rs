@@ -17,7 +17,10 @@ async fn queue(pool: &PgPool) -> sqlx::Result<Vec<(String, i64, Option<String>, 
 
 /// The reason and message of one build.
 async fn held_back(pool: &PgPool, build: &str) -> sqlx::Result<(Option<String>, String)> {
-    sqlx::query_as("select waiting_for, message from build_queue where build_id = md5($1)::uuid").bind(build).fetch_one(pool).await
+    sqlx::query_as("select waiting_for, message from build_queue where build_id = md5($1)::uuid")
+        .bind(build)
+        .fetch_one(pool)
+        .await
 }
 
 async fn change(pool: &PgPool, statement: &'static str) -> sqlx::Result<()> {
@@ -33,7 +36,9 @@ fn because(reason: &str, message: &str) -> (Option<String>, String) {
 #[sqlx::test(migrations = "./migrations")]
 async fn builds_wait_in_the_order_of_time_and_take_turns_between_tenants(pool: PgPool) -> sqlx::Result<()> {
     two_tenants(&pool).await?;
-    for (tenant, name, minute) in [("green", "running", 0), ("green", "b", 2), ("green", "a", 1), ("amber", "d", 4), ("amber", "c", 3)] {
+    for (tenant, name, minute) in
+        [("green", "running", 0), ("green", "b", 2), ("green", "a", 1), ("amber", "d", 4), ("amber", "c", 3)]
+    {
         queued(&pool, tenant, name, minute, 0).await?;
     }
     claimed(&pool, "green/running", "everyone").await?;
@@ -67,12 +72,17 @@ async fn priority_counts_only_where_the_policy_or_else_the_operator_says_so(pool
     }
     let first = async |tenant: &str| -> sqlx::Result<String> {
         let all = queue(&pool).await?;
-        Ok(all.into_iter().find(|(build, position, ..)| build.starts_with(tenant) && *position == 1).map(|row| row.0).unwrap_or_default())
+        Ok(all
+            .into_iter()
+            .find(|(build, position, ..)| build.starts_with(tenant) && *position == 1)
+            .map(|row| row.0)
+            .unwrap_or_default())
     };
     assert_eq!(first("green").await?, "green/early", "without policy and settings, time alone");
     change(&pool, "insert into build_concurrency_policies (id, tenant_id, priority_dispatch_enabled) values (gen_random_uuid(), md5('green')::uuid, true)").await?;
     assert_eq!((first("green").await?, first("amber").await?), ("green/urgent".into(), "amber/early".into()));
-    change(&pool, "insert into operator_settings (max_concurrent_builds, priority_dispatch_enabled) values (9, true)").await?;
+    change(&pool, "insert into operator_settings (max_concurrent_builds, priority_dispatch_enabled) values (9, true)")
+        .await?;
     change(&pool, "update build_concurrency_policies set priority_dispatch_enabled = false").await?;
     assert_eq!((first("green").await?, first("amber").await?), ("green/early".into(), "amber/urgent".into()));
     Ok(())
@@ -93,7 +103,11 @@ async fn the_first_thing_that_holds_a_build_back_is_told_with_its_numbers(pool: 
     change(&pool, "insert into operator_settings (max_concurrent_builds) values (1)").await?;
     assert_eq!(held_back(&pool, new).await?, because("TenantLimit", "tenant green runs 1 of 1 builds"));
     change(&pool, "insert into build_concurrency_policies (id, tenant_id, max_concurrent_builds) values (gen_random_uuid(), md5('green')::uuid, 2)").await?;
-    assert_eq!(held_back(&pool, new).await?.0.as_deref(), Some("WorkersBusy"), "the policy goes before the operator's default");
+    assert_eq!(
+        held_back(&pool, new).await?.0.as_deref(),
+        Some("WorkersBusy"),
+        "the policy goes before the operator's default"
+    );
     change(&pool, "update build_concurrency_policies set max_concurrent_builds = 0").await?;
     assert_eq!(held_back(&pool, new).await?, because("TenantLimit", "tenant green runs 1 of 0 builds"));
 
@@ -105,7 +119,8 @@ async fn the_first_thing_that_holds_a_build_back_is_told_with_its_numbers(pool: 
 
     change(&pool, "update builds set not_before = '2999-01-01T00:00:00Z' where status = 'queued'").await?;
     assert_eq!(held_back(&pool, new).await?, because("BackingOff", "not before 2999-01-01T00:00:00Z"));
-    let estimated: bool = sqlx::query_scalar("select estimated_start = '2999-01-01T00:00:00Z' from build_queue").fetch_one(&pool).await?;
+    let estimated: bool =
+        sqlx::query_scalar("select estimated_start = '2999-01-01T00:00:00Z' from build_queue").fetch_one(&pool).await?;
     assert!(estimated, "a backoff's end is when it is expected to start");
 
     change(&pool, "update builds set resource_uid = 'uid-green/new', attempt = 2 where status = 'in_progress'").await?;
@@ -121,7 +136,8 @@ async fn a_worker_fits_by_tenant_name_zone_and_labels(pool: PgPool) -> sqlx::Res
     change(&pool, "update build_workers set status = 'healthy', zone = 'north', labels = '{\"gpu\": true, \"memory\": \"32gb\"}' where worker_name = 'own'").await?;
     change(&pool, "update build_workers set worker_name = 'amber-only' where id = md5('amber')::uuid").await?;
     for (placement, fits) in [
-        (r#"{}"#, true),
+        ("{}", true),
+        (r#"{"name": null, "zone": null, "selector": null}"#, true),
         (r#"{"name": "own"}"#, true),
         (r#"{"name": "amber-only"}"#, false),
         (r#"{"zone": "north", "selector": {"gpu": "true", "memory": "32gb"}}"#, true),
@@ -130,7 +146,10 @@ async fn a_worker_fits_by_tenant_name_zone_and_labels(pool: PgPool) -> sqlx::Res
         (r#"{"selector": {"gpu": "false"}}"#, false),
         (r#"{"selector": {"gpu": "true", "disk": "fast"}}"#, false),
     ] {
-        sqlx::query("update build_configs set spec = jsonb_build_object('worker', $1::jsonb)").bind(placement).execute(&pool).await?;
+        sqlx::query("update build_configs set spec = jsonb_build_object('worker', $1::jsonb)")
+            .bind(placement)
+            .execute(&pool)
+            .await?;
         let reason = held_back(&pool, "green/one").await?.0;
         assert_eq!(reason.as_deref(), (!fits).then_some("NoMatchingWorker"), "{placement}");
     }
@@ -139,11 +158,34 @@ async fn a_worker_fits_by_tenant_name_zone_and_labels(pool: PgPool) -> sqlx::Res
 
 #[sqlx::test(migrations = "./migrations")]
 async fn the_queue_is_open_to_everyone_and_the_settings_are_one_row(pool: PgPool) -> sqlx::Result<()> {
-    let open: bool = sqlx::query_scalar("select has_table_privilege('public', 'build_queue', 'select')").fetch_one(&pool).await?;
+    let open: bool =
+        sqlx::query_scalar("select has_table_privilege('public', 'build_queue', 'select')").fetch_one(&pool).await?;
     assert!(open);
     let settings = "insert into operator_settings (max_concurrent_builds) values (4)";
     sqlx::query(settings).execute(&pool).await?;
     assert_eq!(refused_by(sqlx::query(settings).execute(&pool).await, settings), "operator_settings_pkey");
+    Ok(())
+}
+
+/// Enough builds for the planner to care: twenty workers that run ten builds each, a queue, and an archive.
+async fn many_builds(pool: &PgPool) -> sqlx::Result<()> {
+    two_tenants(pool).await?;
+    sqlx::raw_sql(
+        "insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status)
+             select md5('w' || n)::uuid, null, 'w' || n, 'kubernetes', 20, 'busy' from generate_series(0, 19) n;
+         insert into builds (id, tenant_id, project_id, build_number, status, started_at, completed_at, cleanup_due_at, worker_id, resource_namespace,
+             resource_name, resource_uid, run, attempt, inputs_hash, observed_generation, priority, queued_at)
+         select gen_random_uuid(), t.id, t.id, n, s.status, case when s.status <> 'queued' then now() end,
+             case when s.status = 'success' then now() - make_interval(secs => n) end,
+             case when s.status = 'success' then now() - make_interval(secs => n) end,
+             case when s.status <> 'queued' then md5('w' || n % 20)::uuid end,
+             t.name, 'b', t.name || n, 1, 1, 'h', 1, n % 3, now() - make_interval(secs => n)
+         from tenants t, generate_series(1, 600) n, lateral (select (array['queued', 'in_progress', 'success'])[1 + n / 201] as status) s;
+         insert into build_configs (id, build_id, build_method, spec) select id, id, 'container', '{}' from builds;
+         analyze builds; analyze build_configs;",
+    )
+    .execute(pool)
+    .await?;
     Ok(())
 }
 
@@ -173,35 +215,39 @@ async fn each_index_of_builds_serves_the_query_it_names(pool: PgPool) -> sqlx::R
         ),
         (
             "builds_to_clean_idx",
-            "explain select id from builds where cleanup_at is null and completed_at < now() order by completed_at limit 10",
+            "explain select id from builds where cleanup_at is null and cleanup_due_at <= now() order by cleanup_due_at limit 10",
         ),
         (
             "builds_tenant_id_id_key",
             "explain select id from builds where tenant_id = md5('green')::uuid order by id desc limit 10",
         ),
     ];
-    two_tenants(&pool).await?;
-    // A planner that sees a handful of rows picks any index: twenty workers that run twenty builds each, and a queue.
-    sqlx::raw_sql(
-        "insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status)
-             select md5('w' || n)::uuid, null, 'w' || n, 'kubernetes', 20, 'busy' from generate_series(0, 19) n;
-         insert into builds (id, tenant_id, project_id, build_number, status, started_at, completed_at, worker_id, resource_namespace,
-             resource_name, resource_uid, run, attempt, inputs_hash, observed_generation, priority, queued_at)
-         select gen_random_uuid(), t.id, t.id, n, s.status, case when s.status <> 'queued' then now() end,
-             case when s.status = 'success' then now() - make_interval(secs => n) end,
-             case when s.status <> 'queued' then md5('w' || n % 20)::uuid end,
-             t.name, 'b', t.name || n, 1, 1, 'h', 1, n % 3, now() - make_interval(secs => n)
-         from tenants t, generate_series(1, 600) n, lateral (select (array['queued', 'in_progress', 'success'])[1 + n / 201] as status) s;",
-    )
-    .execute(&pool)
-    .await?;
+    many_builds(&pool).await?;
     let mut connection = pool.acquire().await?;
-    sqlx::query("analyze builds").execute(&mut *connection).await?;
     sqlx::query("set enable_seqscan = off").execute(&mut *connection).await?;
     for (index, query) in cases {
         let plan = sqlx::query_scalar::<_, String>(query).fetch_all(&mut *connection).await?.join("\n");
         assert!(plan.contains(index), "{query} does not use {index}:\n{plan}");
         assert!(!plan.contains("Sort"), "{query} sorts:\n{plan}");
     }
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn the_place_of_one_build_costs_only_its_tenants_queue(pool: PgPool) -> sqlx::Result<()> {
+    many_builds(&pool).await?;
+    let mut connection = pool.acquire().await?;
+    sqlx::query("set enable_seqscan = off").execute(&mut *connection).await?;
+    let plan = sqlx::query_scalar::<_, String>(
+        "explain select position, waiting_for, message from build_queue where tenant_id = md5('green')::uuid and build_id = md5('b')::uuid",
+    )
+    .fetch_all(&mut *connection)
+    .await?
+    .join("\n");
+    assert_eq!(plan.matches("WindowAgg").count(), 1, "the order between tenants is not worked out:\n{plan}");
+    let queue_scan = plan.split("builds_queue_").nth(1).unwrap_or_default();
+    let condition = queue_scan.lines().nth(1).unwrap_or_default();
+    assert!(condition.contains("Index Cond: (tenant_id ="), "the whole queue is read:\n{plan}");
+    assert!(!plan.contains("Seq Scan on builds"), "{plan}");
     Ok(())
 }

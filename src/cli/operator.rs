@@ -1,0 +1,143 @@
+//! `image-factory operator`: wires the parts of the running operator and ends them together.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt,
+        events::{Recorder, Reporter},
+
+        reflector::{self, Store},
+        watcher,
+    },
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    collector, config, controllers,
+    controllers::build::Controlled,
+    db, dispatcher, http, jobs,
+    runtime::{Context, health::Health, listener, metrics::Metrics, shutdown},
+    tasks,
+};
+
+/// How long the parts may take to end.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Runs until the process is asked to stop.
+///
+/// # Errors
+/// When the process can't be set up, or a part of it ends by itself.
+pub async fn run(config: config::Operator) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    shutdown::on_signal(stop.clone()).context("failed to listen for signals")?;
+    let client = Client::try_default().await.context("failed to configure the client of the API server")?;
+    let health = Health::default();
+    let metrics = Metrics::default();
+    let context = Context {
+        client: client.clone(),
+        pool: db::pool(&config.database).context("failed to read DATABASE_URL")?,
+        recorder: Recorder::new(
+            client.clone(),
+            Reporter { controller: "image-factory".to_owned(), instance: Some(config.instance.clone()) },
+        ),
+        jobs: Arc::new(jobs::Settings {
+            images: config.images.clone(),
+            insecure_registries: config.insecure_registries.iter().filter(|host| !host.is_empty()).cloned().collect(),
+        }),
+        metrics: metrics.clone(),
+        health: health.clone(),
+        log_bytes: config.log_bytes,
+    };
+
+    let mut parts = JoinSet::new();
+    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("failed to listen on {}", config.listen))?;
+    let server = http::serve(listener, http::router(health, metrics), stop.clone());
+    parts.spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the HTTP server failed");
+        }
+    });
+
+    // Postgres may come later than the operator: until then it is live and not ready.
+    if stop.run_until_cancelled(migrate(&context)).await.is_some() {
+        start(&mut parts, &context, &config, &stop);
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "the operator runs");
+        // A part that ends by itself ends the process: Kubernetes starts it whole again.
+        parts.join_next().await;
+    }
+    let asked = stop.is_cancelled();
+    stop.cancel();
+    let _ = tokio::time::timeout(SHUTDOWN, async { while parts.join_next().await.is_some() {} }).await;
+    anyhow::ensure!(asked, "a part of the operator ended by itself");
+    Ok(())
+}
+
+async fn migrate(context: &Context) {
+    while let Err(error) = db::MIGRATIONS.run(&context.pool).await {
+        tracing::warn!(%error, "the database could not be brought up to date; it is tried again");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, stop: &CancellationToken) {
+    let settings = tasks::Settings {
+        worker_builds: i32::from(config.worker_builds.get().cast_signed()),
+        tenant_builds: i32::from(config.tenant_builds.get().cast_signed()),
+    };
+    tasks::spawn(parts, context, settings, stop);
+    let wake = Arc::new(Notify::new());
+    let (changed, changes) = mpsc::unbounded_channel();
+    let wakes = listener::Wakes { dispatcher: wake.clone(), changed };
+    parts.spawn(listener::run(context.pool.clone(), wakes, stop.clone()));
+    parts.spawn(dispatcher::run(context.clone(), wake, stop.clone()));
+    parts.spawn(collector::run(context.clone(), stop.clone()));
+
+    let (namespaces, watch) = namespaces(context.client.clone());
+    parts.spawn(stopped_by(stop.clone(), watch));
+    let (context, stop) = (context.clone(), stop.clone());
+    let ready = namespaces.clone();
+    parts.spawn(async move {
+        // Both need to know every namespace.
+        let synced = stop.run_until_cancelled(async { ready.wait_until_ready().await }).await;
+        if !matches!(synced, Some(Ok(()))) {
+            return;
+        }
+        let controlled = Arc::new(Controlled { context: context.clone(), namespaces: namespaces.clone() });
+        tokio::join!(
+            controllers::build::run(controlled, changes, stop.clone()),
+            controllers::policies::run(context, namespaces, stop),
+        );
+    });
+}
+
+type Namespaces = Store<PartialObjectMeta<Namespace>>;
+
+fn namespaces(client: Client) -> (Namespaces, impl Future<Output = ()> + Send) {
+    let (store, writer) = reflector::store();
+    let watch = watcher(Api::<PartialObjectMeta<Namespace>>::all(client), watcher::Config::default()).default_backoff().reflect(writer);
+    let drained = async move {
+        let mut watch = std::pin::pin!(watch);
+        while let Some(event) = watch.next().await {
+            if let Err(error) = event {
+                tracing::warn!(%error, "the watch of namespaces broke; it is made again");
+            }
+        }
+    };
+    (store, drained)
+}
+
+async fn stopped_by(stop: CancellationToken, part: impl Future<Output = ()>) {
+    stop.run_until_cancelled(part).await;
+}

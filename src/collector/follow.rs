@@ -1,0 +1,190 @@
+//! One attempt, followed from whatever point it is at to its end.
+
+use std::time::Duration;
+
+use image_factory_core::{
+    outcome::{Ending, ContainerEnd},
+    pod::{BUILD_CONTAINER, INSPECT_CONTAINER, PREPARE_CONTAINER},
+    report::AgentReport,
+    loglevel::Level,
+    status::Status,
+};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt, api::LogParams};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::{Error, Seen, finish, log::Log, pod, pod::State};
+use crate::{clock, db::{launches, logs::Line}, runtime::Context};
+
+/// Between tries after a failure: a broken stream, Postgres away.
+const RETRY: Duration = Duration::from_secs(1);
+/// What `inspect` prints at most, with room to spare (see `Inspection::encode`).
+const INSPECTION_BYTES: i64 = 4 * 1024 * 1024;
+
+/// Follows until the attempt is finished, by this task or another.
+pub async fn run(context: Context, build: Uuid, mut seen: watch::Receiver<Seen>) {
+    while let Err(error) = follow(&context, build, &mut seen).await {
+        tracing::warn!(build.id = %build, %error, "following a build was interrupted; it is taken up again");
+        context.metrics.failed("collector");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn follow(context: &Context, build: Uuid, seen: &mut watch::Receiver<Seen>) -> Result<(), Error> {
+    match launches::followed(&context.pool, build).await? {
+        Some(attempt) if attempt.status == Status::InProgress => {}
+        // Finished before this process began, or not one of ours.
+        _ => return Ok(()),
+    }
+    let (pods, name) = {
+        let pod = &seen.borrow().pod;
+        (Api::namespaced(context.client.clone(), &pod.namespace().unwrap_or_default()), pod.name_any())
+    };
+    let mut log = Log::resume(context, build).await?;
+    for container in [PREPARE_CONTAINER, BUILD_CONTAINER] {
+        if log.is_finished(container) {
+            continue;
+        }
+        if !started(seen, container).await {
+            break;
+        }
+        drain(&mut log, &pods, &name, container, seen).await?;
+    }
+    let ending = ended(seen).await;
+    account(&mut log, &ending).await?;
+    let inspection = match &ending {
+        Ending::Inspect { inspect, .. } if inspect.exit_code == 0 => inspection(&pods, &name).await?,
+        Ending::Inspect { .. } if !log.is_finished(INSPECT_CONTAINER) => {
+            drain(&mut log, &pods, &name, INSPECT_CONTAINER, seen).await?;
+            log.finished(INSPECT_CONTAINER).await?;
+            None
+        }
+        _ => None,
+    };
+    finish::finish(context, build, &ending, inspection.as_deref()).await
+}
+
+/// Waits for a container to run or end; `false` when the Pod ends without it.
+async fn started(seen: &mut watch::Receiver<Seen>, container: &str) -> bool {
+    until(seen, |now| {
+        if pod::state(&now.pod, container) != State::NotStarted {
+            return Some(true);
+        }
+        (now.gone || pod::ending(&now.pod).is_some()).then_some(false)
+    })
+    .await
+}
+
+/// Waits for the end of the Pod.
+async fn ended(seen: &mut watch::Receiver<Seen>) -> Ending {
+    until(seen, |now| if now.gone { Some(pod::last_ending(&now.pod)) } else { pod::ending(&now.pod) }).await
+}
+
+/// Waits until `found` gives something.
+async fn until<T>(seen: &mut watch::Receiver<Seen>, found: impl Fn(&Seen) -> Option<T>) -> T {
+    loop {
+        let result = found(&seen.borrow_and_update());
+        if let Some(result) = result {
+            return result;
+        }
+        if seen.changed().await.is_err() {
+            // The process ends: the collector, which holds the other side, is gone.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Reads one container's log to its end. A stream that ends while the container runs is taken up
+/// again; one that ended about when the container did is read once more, for lines in between.
+async fn drain(
+    log: &mut Log<'_>,
+    pods: &Api<Pod>,
+    pod: &str,
+    container: &str,
+    seen: &mut watch::Receiver<Seen>,
+) -> Result<(), Error> {
+    loop {
+        let over = {
+            let now = seen.borrow_and_update();
+            now.gone || pod::state(&now.pod, container) == State::Ended
+        };
+        match log.read(pods, pod, container, !over).await {
+            Ok(()) if over => return Ok(()),
+            Ok(()) => {
+                // The stream ended, so the container has, or the connection broke: the watch tells.
+                let _ = tokio::time::timeout(RETRY, until(seen, |now| {
+                    (now.gone || pod::state(&now.pod, container) == State::Ended).then_some(())
+                }))
+                .await;
+            }
+            // The Pod or its log is gone: nothing more can be read.
+            Err(Error::Kube(kube::Error::Api(error))) if error.code == 404 => return Ok(()),
+            Err(Error::Kube(kube::Error::Api(error))) if over && error.code == 400 => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Compares what is stored with what the agent says it wrote, and leaves a row that tells a gap.
+async fn account(log: &mut Log<'_>, ending: &Ending) -> Result<(), Error> {
+    if !log.is_finished(PREPARE_CONTAINER) {
+        log.finished(PREPARE_CONTAINER).await?;
+    }
+    if log.is_finished(BUILD_CONTAINER) {
+        return Ok(());
+    }
+    let stored = log.lines_of(BUILD_CONTAINER, PREPARE_CONTAINER);
+    let gap = match ending {
+        Ending::Build(end) | Ending::Inspect { build: end, .. } => gap(end, stored, log.dropped),
+        Ending::Prepare(_) => None,
+        Ending::Gone | Ending::Pod { .. } => {
+            Some("the Pod ended before its log was read to the end: an unknown number of lines is lost".to_owned())
+        }
+    };
+    let row = gap.map(|content| Line { content, level: Level::Warn, logged_at: clock::now() });
+    log.conclude(BUILD_CONTAINER, row).await
+}
+
+fn gap(end: &ContainerEnd, stored: i64, capped: bool) -> Option<String> {
+    let Ok(report) = AgentReport::decode(end.message.as_bytes()) else {
+        return Some("the agent left no report: whether lines of this log are lost is unknown".to_owned());
+    };
+    let missing = i64::try_from(report.lines).unwrap_or(i64::MAX) - stored;
+    match (missing, capped) {
+        (1.., true) => Some(format!("{missing} more lines were printed and not stored: the log is over its size limit")),
+        (1.., false) => Some(format!("{missing} lines of this log were lost on the node")),
+        _ => None,
+    }
+}
+
+async fn inspection(pods: &Api<Pod>, pod: &str) -> Result<Option<String>, Error> {
+    let params = LogParams {
+        container: Some(INSPECT_CONTAINER.to_owned()),
+        limit_bytes: Some(INSPECTION_BYTES),
+        ..LogParams::default()
+    };
+    match pods.logs(pod, &params).await {
+        Ok(document) => Ok(Some(document)),
+        Err(kube::Error::Api(error)) if error.code == 404 => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(lines: u64) -> ContainerEnd {
+        let report = AgentReport { lines, ..AgentReport::default() };
+        ContainerEnd { message: report.encode(), ..ContainerEnd::default() }
+    }
+
+    #[test]
+    fn a_gap_is_told_exactly_where_the_agent_counted() {
+        assert_eq!(gap(&end(7), 7, false), None);
+        assert_eq!(gap(&end(9), 7, false).unwrap(), "2 lines of this log were lost on the node");
+        assert!(gap(&end(9), 7, true).unwrap().starts_with("2 more lines were printed"));
+        assert!(gap(&ContainerEnd::default(), 7, false).unwrap().contains("unknown"));
+    }
+}

@@ -1,0 +1,234 @@
+//! The log of one attempt on its way into Postgres: follows a container's log from where the
+//! cursor stands and stores it in batches, lines and cursor in one transaction.
+
+use std::time::Duration;
+
+use futures::AsyncReadExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::LogParams};
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use super::{
+    Error,
+    lines::{Splitter, parse},
+};
+use crate::{
+    clock,
+    db::logs::{self, Cursor, Line},
+    runtime::Context,
+};
+
+/// A batch is stored when it has this many lines, or is this old.
+const BATCH_LINES: usize = 1_000;
+const BATCH_AGE: Duration = Duration::from_millis(200);
+
+pub struct Log<'a> {
+    context: &'a Context,
+    build: Uuid,
+    cursors: Vec<Cursor>,
+    /// Number of the last stored line.
+    last_line: i64,
+    /// Bytes stored, to hold the cap.
+    bytes: u64,
+    /// Lines that were read and, because of the cap, not stored.
+    pub dropped: bool,
+}
+
+impl<'a> Log<'a> {
+    /// Takes up the log where any operator left it.
+    pub async fn resume(context: &'a Context, build: Uuid) -> Result<Self, Error> {
+        let cursors = logs::cursors(&context.pool, build).await?;
+        let last_line = cursors.iter().map(|cursor| cursor.line_number).max().unwrap_or(0);
+        let bytes = if last_line == 0 { 0 } else { logs::bytes(&context.pool, build).await? };
+        Ok(Self { context, build, cursors, last_line, bytes, dropped: bytes >= context.log_bytes })
+    }
+
+    pub fn is_finished(&self, container: &str) -> bool {
+        self.cursor(container).is_some_and(|cursor| cursor.finished)
+    }
+
+    fn cursor(&self, container: &str) -> Option<&Cursor> {
+        self.cursors.iter().find(|cursor| cursor.container == container)
+    }
+
+
+    /// Reads the container's log from the cursor to the end of the stream, and stores it. With
+    /// `follow` the stream ends when the container does (or the connection).
+    pub async fn read(&mut self, pods: &Api<Pod>, pod: &str, container: &str, follow: bool) -> Result<(), Error> {
+        let mut cursor = self
+            .cursor(container)
+            .cloned()
+            .unwrap_or_else(|| Cursor { container: container.to_owned(), ..Cursor::default() });
+        let params = LogParams {
+            container: Some(container.to_owned()),
+            follow,
+            timestamps: true,
+            // Whole seconds: what was stored of this second comes again and is skipped.
+            since_time: cursor.last_timestamp,
+            ..LogParams::default()
+        };
+        let mut stream = std::pin::pin!(pods.log_stream(pod, &params).await?);
+        let mut skip = Skip::new(&cursor);
+        let mut splitter = Splitter::default();
+        let mut buffer = vec![0; 64 * 1024];
+        let mut batch: Vec<Line> = Vec::new();
+        let mut due = Instant::now() + BATCH_AGE;
+        loop {
+            let read = tokio::select! {
+                read = stream.read(&mut buffer) => read,
+                () = sleep_until(due), if !batch.is_empty() => {
+                    self.store(&mut batch, &mut cursor).await?;
+                    continue;
+                }
+            };
+            let (pieces, ended) = match read {
+                Ok(0) => (splitter.end().into_iter().collect(), None),
+                Ok(count) => (splitter.push(&buffer[..count]), Some(Ok(()))),
+                // What is whole is kept; the rest comes again.
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            for piece in pieces {
+                let line = parse(&piece, cursor.last_timestamp.unwrap_or_else(clock::now));
+                if skip.passes(&line) {
+                    continue;
+                }
+                if batch.is_empty() {
+                    due = Instant::now() + BATCH_AGE;
+                }
+                batch.push(line);
+            }
+            if batch.len() >= BATCH_LINES || !matches!(ended, Some(Ok(()))) {
+                self.store(&mut batch, &mut cursor).await?;
+            }
+            match ended {
+                None => return Ok(()),
+                Some(Err(error)) => return Err(error.into()),
+                Some(Ok(())) => {}
+            }
+        }
+    }
+
+    async fn store(&mut self, batch: &mut Vec<Line>, cursor: &mut Cursor) -> Result<(), Error> {
+        for line in batch.iter() {
+            if cursor.last_timestamp == Some(line.logged_at) {
+                cursor.lines_at_timestamp += 1;
+            } else {
+                cursor.last_timestamp = Some(line.logged_at);
+                cursor.lines_at_timestamp = 1;
+            }
+        }
+        let mut room = self.context.log_bytes.saturating_sub(self.bytes);
+        let kept = batch
+            .iter()
+            .take_while(|line| {
+                let length = line.content.len() as u64 + 1;
+                let fits = length <= room;
+                room = room.saturating_sub(length);
+                fits
+            })
+            .count();
+        if kept < batch.len() {
+            // From here on nothing is kept: a log with holes would look whole.
+            self.dropped = true;
+            self.bytes = self.context.log_bytes;
+            batch.truncate(kept);
+        } else {
+            self.bytes += batch.iter().map(|line| line.content.len() as u64 + 1).sum::<u64>();
+        }
+        cursor.line_number = self.last_line + i64::try_from(batch.len()).unwrap_or(0);
+        self.append(batch, cursor).await?;
+        batch.clear();
+        Ok(())
+    }
+
+    async fn append(&mut self, lines: &[Line], cursor: &Cursor) -> Result<(), Error> {
+        logs::append(&self.context.pool, self.build, lines, cursor).await?;
+        self.context.metrics.log_lines.inc_by(lines.len() as u64);
+        self.last_line = cursor.line_number;
+        self.cursors.retain(|known| known.container != cursor.container);
+        self.cursors.push(cursor.clone());
+        Ok(())
+    }
+
+    /// The container has ended and its log has been read to the end.
+    pub async fn finished(&mut self, container: &str) -> Result<(), Error> {
+        self.conclude(container, None).await
+    }
+
+    /// The same, with a row of our own that says what is missing.
+    pub async fn conclude(&mut self, container: &str, missing: Option<Line>) -> Result<(), Error> {
+        let lines: Vec<Line> = missing.into_iter().collect();
+        let mut cursor = self
+            .cursor(container)
+            .cloned()
+            .unwrap_or_else(|| Cursor { container: container.to_owned(), ..Cursor::default() });
+        cursor.finished = true;
+        cursor.line_number = self.last_line + i64::try_from(lines.len()).unwrap_or(0);
+        self.append(&lines, &cursor).await
+    }
+
+    /// Lines stored for `container`, which was read after `before`.
+    pub fn lines_of(&self, container: &str, before: &str) -> i64 {
+        let end = |name: &str| self.cursor(name).map_or(0, |cursor| cursor.line_number);
+        end(container) - end(before)
+    }
+}
+
+/// Passes over lines that the cursor has counted already.
+struct Skip {
+    until: Option<jiff::Timestamp>,
+    at_timestamp: i32,
+}
+
+impl Skip {
+    fn new(cursor: &Cursor) -> Self {
+        Self { until: cursor.last_timestamp, at_timestamp: cursor.lines_at_timestamp }
+    }
+
+    fn passes(&mut self, line: &Line) -> bool {
+        let Some(until) = self.until else { return false };
+        if line.logged_at < until {
+            return true;
+        }
+        if line.logged_at == until && self.at_timestamp > 0 {
+            self.at_timestamp -= 1;
+            return true;
+        }
+        self.until = None;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image_factory_core::loglevel::Level;
+
+    use super::*;
+
+    fn line(second: i64) -> Line {
+        Line {
+            content: String::new(),
+            level: Level::Info,
+            logged_at: jiff::Timestamp::from_second(second).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_second_reading_passes_over_exactly_what_was_stored() {
+        let cursor = Cursor {
+            last_timestamp: Some(jiff::Timestamp::from_second(10).unwrap()),
+            lines_at_timestamp: 2,
+            ..Cursor::default()
+        };
+        let mut skip = Skip::new(&cursor);
+        let passed: Vec<bool> = [9, 10, 10, 10, 10, 11, 11].map(|second| skip.passes(&line(second))).to_vec();
+        assert_eq!(passed, [true, true, true, false, false, false, false]);
+    }
+
+    #[test]
+    fn a_first_reading_passes_over_nothing() {
+        let mut skip = Skip::new(&Cursor::default());
+        assert!(!skip.passes(&line(0)) && !skip.passes(&line(0)));
+    }
+}

@@ -1,0 +1,239 @@
+//! What a Pod says about its attempt: which container runs, which has ended, how it all ended. Pure.
+
+use image_factory_core::{
+    outcome::{ContainerEnd, Ending},
+    pod::{BUILD_CONTAINER, BUILDKITD_CONTAINER, INSPECT_CONTAINER, PREPARE_CONTAINER},
+};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+};
+
+/// Where one container stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    NotStarted,
+    Running,
+    Ended,
+}
+
+pub fn state(pod: &Pod, container: &str) -> State {
+    let Some(state) = status(pod, container).and_then(|status| status.state.as_ref()) else {
+        return State::NotStarted;
+    };
+    if state.terminated.is_some() {
+        State::Ended
+    } else if state.running.is_some() {
+        State::Running
+    } else {
+        State::NotStarted
+    }
+}
+
+/// How the Pod ended; `None` while something may still come.
+pub fn ending(pod: &Pod) -> Option<Ending> {
+    let whole = whole_pod(pod);
+    if let Some(end) = end(pod, PREPARE_CONTAINER).filter(|end| end.exit_code != 0) {
+        return Some(whole.unwrap_or(Ending::Prepare(end)));
+    }
+    let build = end(pod, BUILD_CONTAINER);
+    if let Some(end) = build.clone().filter(|end| end.exit_code != 0) {
+        return Some(whole.unwrap_or_else(|| Ending::Build(with_sidecar(pod, end))));
+    }
+    if let Some(inspect) = end(pod, INSPECT_CONTAINER) {
+        let build = build.unwrap_or_default();
+        return Some(match whole {
+            // What has been confirmed has been confirmed.
+            Some(whole) if inspect.exit_code != 0 => whole,
+            _ => Ending::Inspect { build, inspect },
+        });
+    }
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    match (whole, phase) {
+        (Some(whole), _) => Some(whole),
+        (None, Some("Failed")) => Some(Ending::Pod { reason: "Failed".to_owned(), message: message(pod) }),
+        _ => None,
+    }
+}
+
+/// How an attempt ended whose Pod is no longer there: as the Pod last said, or without a word.
+pub fn last_ending(pod: &Pod) -> Ending {
+    ending(pod).unwrap_or(Ending::Gone)
+}
+
+/// The Pod was ended as a whole: evicted, over its deadline, its node lost.
+fn whole_pod(pod: &Pod) -> Option<Ending> {
+    let status = pod.status.as_ref()?;
+    if status.phase.as_deref() == Some("Failed") {
+        if let Some(reason) = status.reason.as_ref().filter(|reason| !reason.is_empty()) {
+            return Some(Ending::Pod { reason: reason.clone(), message: message(pod) });
+        }
+    }
+    let disrupted = status.conditions.iter().flatten().find(|condition| {
+        condition.type_ == "DisruptionTarget" && condition.status == "True"
+    })?;
+    let reason = match disrupted.reason.as_deref() {
+        Some("PreemptionByScheduler") => "Preempting",
+        Some("EvictionByEvictionAPI") => "Evicted",
+        Some(other) => other,
+        None => "Evicted",
+    };
+    let message = disrupted.message.clone().unwrap_or_default();
+    Some(Ending::Pod { reason: reason.to_owned(), message })
+}
+
+/// A Job that failed without our having seen its Pod.
+pub fn job_failure(job: &Job) -> Option<Ending> {
+    let failed = job
+        .status
+        .as_ref()?
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "Failed" && condition.status == "True")?;
+    Some(Ending::Pod {
+        reason: failed.reason.clone().unwrap_or_else(|| "Failed".to_owned()),
+        message: failed.message.clone().unwrap_or_default(),
+    })
+}
+
+/// A daemon that was killed for memory looks to its client like a lost connection.
+fn with_sidecar(pod: &Pod, mut end: ContainerEnd) -> ContainerEnd {
+    let killed = status(pod, BUILDKITD_CONTAINER)
+        .into_iter()
+        .flat_map(|status| [status.last_state.as_ref(), status.state.as_ref()])
+        .flatten()
+        .filter_map(|state| state.terminated.as_ref())
+        .any(|terminated| terminated.reason.as_deref() == Some("OOMKilled"));
+    if killed {
+        end.reason = "OOMKilled".to_owned();
+    }
+    end
+}
+
+fn end(pod: &Pod, container: &str) -> Option<ContainerEnd> {
+    let terminated = status(pod, container)?.state.as_ref()?.terminated.as_ref()?;
+    Some(ContainerEnd {
+        exit_code: terminated.exit_code,
+        reason: terminated.reason.clone().unwrap_or_default(),
+        message: terminated.message.clone().unwrap_or_default(),
+        milliseconds: milliseconds(terminated),
+    })
+}
+
+fn milliseconds(terminated: &ContainerStateTerminated) -> Option<i64> {
+    let started = terminated.started_at.as_ref()?.0;
+    let finished = terminated.finished_at.as_ref()?.0;
+    Some((finished.as_millisecond() - started.as_millisecond()).max(0))
+}
+
+fn status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    status
+        .init_container_statuses
+        .iter()
+        .chain(status.container_statuses.iter())
+        .flatten()
+        .find(|status| status.name == container)
+}
+
+fn message(pod: &Pod) -> String {
+    pod.status.as_ref().and_then(|status| status.message.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(status: Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap()
+    }
+
+    fn ended(name: &str, code: i32, reason: &str) -> Value {
+        json!({
+            "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": code, "reason": reason,
+                "startedAt": "2026-11-24T10:00:00Z", "finishedAt": "2026-11-24T10:00:07Z"}},
+        })
+    }
+
+    fn running(name: &str) -> Value {
+        json!({"name": name, "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}})
+    }
+
+    fn word(ending: Option<&Ending>) -> String {
+        match ending {
+            None => "still going".to_owned(),
+            Some(Ending::Prepare(end)) => format!("prepare {}", end.exit_code),
+            Some(Ending::Build(end)) => format!("build {} {}", end.exit_code, end.reason),
+            Some(Ending::Inspect { inspect, .. }) => format!("inspect {}", inspect.exit_code),
+            Some(Ending::Pod { reason, .. }) => format!("pod {reason}"),
+            Some(Ending::Gone) => "gone".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_end_is_the_first_container_that_failed_or_else_inspect() {
+        for (status, expected) in [
+            (json!({"phase": "Pending"}), "still going"),
+            (json!({"phase": "Pending", "initContainerStatuses": [ended("prepare", 0, "Completed"), running("build")]}), "still going"),
+            (json!({"phase": "Pending", "initContainerStatuses": [ended("prepare", 1, "Error")]}), "prepare 1"),
+            (
+                json!({"phase": "Pending", "initContainerStatuses": [ended("prepare", 0, "Completed"), ended("build", 3, "Error")]}),
+                "build 3 Error",
+            ),
+            (
+                json!({"phase": "Running", "initContainerStatuses": [ended("build", 0, "Completed")],
+                    "containerStatuses": [running("inspect")]}),
+                "still going",
+            ),
+            (
+                json!({"phase": "Running", "initContainerStatuses": [ended("build", 0, "Completed")],
+                    "containerStatuses": [ended("inspect", 0, "Completed")]}),
+                "inspect 0",
+            ),
+        ] {
+            assert_eq!(word(ending(&pod(status)).as_ref()), expected);
+        }
+    }
+
+    #[test]
+    fn a_pod_that_was_ended_as_a_whole_says_so_before_its_containers() {
+        for (status, expected) in [
+            (json!({"phase": "Failed", "reason": "Evicted", "initContainerStatuses": [ended("build", 137, "Error")]}), "pod Evicted"),
+            (json!({"phase": "Failed", "reason": "DeadlineExceeded"}), "pod DeadlineExceeded"),
+            (json!({"phase": "Failed"}), "pod Failed"),
+            (
+                json!({"phase": "Running", "initContainerStatuses": [ended("build", 143, "Error")],
+                    "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]}),
+                "pod Evicted",
+            ),
+            (
+                json!({"phase": "Failed", "reason": "Evicted", "containerStatuses": [ended("inspect", 0, "Completed")]}),
+                "inspect 0",
+            ),
+        ] {
+            assert_eq!(word(ending(&pod(status)).as_ref()), expected);
+        }
+        assert_eq!(last_ending(&pod(json!({"phase": "Running"}))), Ending::Gone);
+    }
+
+    #[test]
+    fn a_daemon_killed_for_memory_is_the_builds_end() {
+        let mut daemon = running("buildkitd");
+        daemon["lastState"] = ended("buildkitd", 137, "OOMKilled")["state"].clone();
+        let status = json!({"phase": "Pending", "initContainerStatuses": [daemon, ended("build", 1, "Error")]});
+        assert_eq!(word(ending(&pod(status)).as_ref()), "build 1 OOMKilled");
+    }
+
+    #[test]
+    fn a_container_is_waited_for_until_it_runs_and_timed_by_the_kubelets_clock() {
+        let pod = pod(json!({"initContainerStatuses": [ended("prepare", 0, "Completed"), running("build")]}));
+        assert_eq!(state(&pod, "prepare"), State::Ended);
+        assert_eq!(state(&pod, "build"), State::Running);
+        assert_eq!(state(&pod, "inspect"), State::NotStarted);
+        assert_eq!(end(&pod, "prepare").unwrap().milliseconds, Some(7000));
+    }
+}

@@ -1,0 +1,4 @@
+//! The controllers: what people apply becomes rows, and rows become statuses.
+
+pub mod build;
+pub mod policies;

@@ -1,0 +1,151 @@
+//! Carries out a plan in Postgres, and gives the newest attempt as it is then.
+//!
+//! A new run is made in an order that keeps a stale operator from bringing old inputs back: the
+//! newest run is read first, then the Build itself from the API server, then the row is inserted
+//! under a unique key.
+
+use image_factory_core::{reason::Reason, reference::Reference};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use super::{Controlled, Error, load::Loaded, plan, plan::Plan};
+use crate::{
+    crd::{Build, BuildSpec},
+    db::builds::{self, NewAttempt, NewConfig, Newest, Resource, Trigger},
+};
+
+pub async fn apply(
+    controlled: &Controlled,
+    build: &Build,
+    loaded: &Loaded,
+    plan: Plan,
+    refused: Option<(Reason, String)>,
+) -> Result<Option<Newest>, Error> {
+    let pool = &controlled.context.pool;
+    let uid = build.uid().unwrap_or_default();
+    match plan {
+        Plan::Nothing => return Ok(loaded.newest.clone()),
+        Plan::Cancel => {
+            builds::request_cancel(pool, &uid, Reason::Cancelled, "spec.cancel is true").await?;
+        }
+        Plan::NewRun { run } => {
+            let api: Api<Build> = Api::namespaced(controlled.context.client.clone(), &loaded.namespace.name);
+            let Some(live) = api.get_opt(&build.name_any()).await?.filter(|live| live.uid().as_ref() == Some(&uid)) else {
+                // Deleted meanwhile: the watch brings that.
+                return Ok(loaded.newest.clone());
+            };
+            if plan::plan(&plan::Desired::of(&live)?, loaded.newest.as_ref()) != plan || live.spec != build.spec {
+                // The watch is behind; the newer object is on its way and is reconciled in its turn.
+                return Ok(loaded.newest.clone());
+            }
+            let attempt = new_attempt(&live, loaded, run, refused)?;
+            if builds::enqueue(pool, &attempt).await?.is_some() {
+                tracing::info!(build.namespace = loaded.namespace.name, build.name = build.name_any(), run, "a run was queued");
+            }
+        }
+    }
+    Ok(builds::newest(pool, &uid).await?)
+}
+
+fn new_attempt(
+    build: &Build,
+    loaded: &Loaded,
+    run: i32,
+    refused: Option<(Reason, String)>,
+) -> Result<NewAttempt, serde_json::Error> {
+    let desired = plan::Desired::of(build)?;
+    let output = Reference::new(&build.spec.output.image);
+    Ok(NewAttempt {
+        tenant_uid: loaded.namespace.uid.clone(),
+        resource: Resource {
+            namespace: loaded.namespace.name.clone(),
+            name: build.name_any(),
+            uid: build.uid().unwrap_or_default(),
+            generation: build.metadata.generation.unwrap_or_default(),
+        },
+        project: build.spec.project.clone(),
+        repository: output.repository.to_owned(),
+        tag: output.tag.to_owned(),
+        run,
+        attempt: 1,
+        inputs_hash: desired.inputs_hash,
+        observed_rerun: desired.rerun,
+        priority: build.spec.priority,
+        config: config(&build.spec)?,
+        trigger: Trigger { kind: "manual", source: field_manager(build), user: None },
+        refused,
+    })
+}
+
+fn config(spec: &BuildSpec) -> Result<NewConfig, serde_json::Error> {
+    let cache = spec.cache.as_ref();
+    let list = |items: &[String]| (!items.is_empty()).then(|| json!(items));
+    Ok(NewConfig {
+        method: spec.method,
+        dockerfile: spec.dockerfile().map(|path| inline_dockerfile(spec, path).unwrap_or(path).to_owned()),
+        context: spec.method.reads_dockerfile().then(|| spec.context.clone()),
+        cache_enabled: spec.cache_enabled(),
+        cache_repo: cache.and_then(|cache| cache.repo.clone()),
+        metadata: json!(spec.options),
+        platforms: list(&spec.platforms),
+        cache_from: cache.and_then(|cache| list(&cache.from)),
+        cache_to: cache.and_then(|cache| list(&cache.to)),
+        target: spec.target.clone(),
+        builder: spec.builder.clone(),
+        buildpacks: list(&spec.buildpacks),
+        packer_template: spec.packer.as_ref().and_then(|packer| packer.template.clone().or(packer.path.clone())),
+        build_args: json!(spec.build_args),
+        environment: json!(spec.environment),
+        secrets: json!(spec.secrets),
+        spec: serde_json::to_value(spec)?,
+    })
+}
+
+/// The text of the Dockerfile where the source is inline.
+fn inline_dockerfile<'a>(spec: &'a BuildSpec, dockerfile: &str) -> Option<&'a str> {
+    let files = &spec.source.inline.as_ref()?.files;
+    let path = match spec.context.trim_start_matches("./").trim_matches('/') {
+        "" | "." => dockerfile.to_owned(),
+        context => format!("{context}/{dockerfile}"),
+    };
+    files.get(path.trim_start_matches("./")).map(String::as_str)
+}
+
+/// Who last wrote the spec, as far as the cluster tells without help: the field manager.
+fn field_manager(build: &Build) -> String {
+    build
+        .managed_fields()
+        .iter()
+        .filter(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty())
+        .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
+        .and_then(|entry| entry.manager.clone())
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(context: &str, path: &str) -> BuildSpec {
+        serde_json::from_value(json!({
+            "method": "container",
+            "context": context,
+            "source": {"inline": {"files": {path: "FROM scratch"}}},
+            "output": {"image": "registry.test/a/b"},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_row_holds_the_dockerfiles_text_for_an_inline_source_and_else_its_path() {
+        for (context, path, expected) in [
+            (".", "Dockerfile", "FROM scratch"),
+            ("app", "app/Dockerfile", "FROM scratch"),
+            ("./app/", "app/Dockerfile", "FROM scratch"),
+            ("app", "Dockerfile", "Dockerfile"),
+        ] {
+            let config = config(&spec(context, path)).unwrap();
+            assert_eq!(config.dockerfile.as_deref(), Some(expected), "{context} {path}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a reconcile does, from what is wanted and the newest attempt: pure.
+
+use image_factory_core::inputs;
+use kube::ResourceExt;
+
+use crate::{crd::Build, db::builds::Newest};
+
+/// A new value of this annotation is a new run; taking it away is no change.
+pub const RERUN: &str = "imagefactory.dev/rerun";
+
+/// What the Build asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    pub inputs_hash: String,
+    pub rerun: Option<String>,
+    pub cancel: bool,
+}
+
+impl Desired {
+    /// # Errors
+    /// When the spec can't be written as JSON.
+    pub fn of(build: &Build) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            inputs_hash: inputs::hash(&serde_json::to_value(&build.spec)?),
+            rerun: build.annotations().get(RERUN).cloned(),
+            cancel: build.spec.cancel,
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Make this run; live attempts of older runs are cancelled in the same transaction.
+    NewRun { run: i32 },
+    /// Ask the newest run to stop.
+    Cancel,
+    Nothing,
+}
+
+pub fn plan(desired: &Desired, newest: Option<&Newest>) -> Plan {
+    let Some(newest) = newest else {
+        // Cancelled from the first: held back until it is not.
+        return if desired.cancel { Plan::Nothing } else { Plan::NewRun { run: 1 } };
+    };
+    if desired.cancel {
+        let live = !newest.status.is_terminal() && !newest.cancel_requested;
+        return if live { Plan::Cancel } else { Plan::Nothing };
+    }
+    let asked_again = desired.rerun.is_some() && desired.rerun != newest.observed_rerun;
+    if asked_again || desired.inputs_hash != newest.inputs_hash {
+        return Plan::NewRun { run: newest.run + 1 };
+    }
+    Plan::Nothing
+}
+
+#[cfg(test)]
+mod tests {
+    use image_factory_core::status::Status;
+
+    use super::*;
+
+    fn desired(hash: &str, rerun: Option<&str>, cancel: bool) -> Desired {
+        Desired { inputs_hash: hash.to_owned(), rerun: rerun.map(str::to_owned), cancel }
+    }
+
+    fn newest(status: Status, rerun: Option<&str>, cancel_requested: bool) -> Newest {
+        Newest {
+            run: 4,
+            status,
+            inputs_hash: "same".to_owned(),
+            observed_rerun: rerun.map(str::to_owned),
+            cancel_requested,
+            ..Newest::default()
+        }
+    }
+
+    #[test]
+    fn a_run_is_made_for_new_inputs_and_new_reruns_only() {
+        for (desired, newest, expected) in [
+            (desired("same", None, false), None, Plan::NewRun { run: 1 }),
+            (desired("same", None, false), Some(newest(Status::Success, None, false)), Plan::Nothing),
+            (desired("same", None, false), Some(newest(Status::InProgress, None, false)), Plan::Nothing),
+            (desired("other", None, false), Some(newest(Status::Success, None, false)), Plan::NewRun { run: 5 }),
+            (desired("other", None, false), Some(newest(Status::Queued, None, false)), Plan::NewRun { run: 5 }),
+            (desired("same", Some("a"), false), Some(newest(Status::Failed, None, false)), Plan::NewRun { run: 5 }),
+            (desired("same", Some("b"), false), Some(newest(Status::Failed, Some("a"), false)), Plan::NewRun { run: 5 }),
+            (desired("same", Some("a"), false), Some(newest(Status::Failed, Some("a"), false)), Plan::Nothing),
+            (desired("same", None, false), Some(newest(Status::Failed, Some("a"), false)), Plan::Nothing),
+        ] {
+            assert_eq!(plan(&desired, newest.as_ref()), expected, "{desired:?} {newest:?}");
+        }
+    }
+
+    #[test]
+    fn cancel_stops_what_is_live_once_and_holds_back_what_is_new() {
+        for (desired, newest, expected) in [
+            (desired("same", None, true), None, Plan::Nothing),
+            (desired("same", None, true), Some(newest(Status::Queued, None, false)), Plan::Cancel),
+            (desired("same", None, true), Some(newest(Status::InProgress, None, false)), Plan::Cancel),
+            (desired("same", None, true), Some(newest(Status::InProgress, None, true)), Plan::Nothing),
+            (desired("other", Some("x"), true), Some(newest(Status::Success, None, false)), Plan::Nothing),
+            (desired("other", None, true), Some(newest(Status::InProgress, None, false)), Plan::Cancel),
+        ] {
+            assert_eq!(plan(&desired, newest.as_ref()), expected, "{desired:?} {newest:?}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The controller of BuildConcurrencyPolicies: the table holds exactly what the cluster holds. Any
+//! change writes the whole set in one statement, so a deletion that nobody saw is made good too.
+
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use k8s_openapi::{
+    api::core::v1::Namespace,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    crd::{BuildConcurrencyPolicy, build_concurrency_policy::BuildConcurrencyPolicyStatus},
+    db::{self, policies::Policy},
+    runtime::Context,
+};
+
+const RETRY: Duration = Duration::from_secs(5);
+const MANAGER: &str = "image-factory";
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Db(#[from] db::Error),
+    #[error("failed to reach the API server: {0}")]
+    Kube(#[from] kube::Error),
+}
+
+/// Runs until `stop`.
+pub async fn run(context: Context, namespaces: Store<PartialObjectMeta<Namespace>>, stop: CancellationToken) {
+    let api: Api<BuildConcurrencyPolicy> = Api::all(context.client.clone());
+    let (store, writer) = reflector::store();
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff().reflect(writer));
+    let mut behind = false;
+    stop.run_until_cancelled(async {
+        loop {
+            tokio::select! {
+                event = events.try_next() => match event {
+                    // A list counts when it is whole.
+                    Ok(Some(watcher::Event::Init | watcher::Event::InitApply(_))) => continue,
+                    Ok(Some(_)) => {}
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "the watch of policies broke; it is made again");
+                        continue;
+                    }
+                },
+                () = tokio::time::sleep(RETRY), if behind => {}
+            }
+            behind = false;
+            if let Err(error) = declare(&context, &store, &namespaces).await {
+                tracing::warn!(%error, "policies could not be brought in line; it is tried again");
+                context.metrics.failed("policies");
+                behind = true;
+            }
+        }
+    })
+    .await;
+}
+
+async fn declare(
+    context: &Context,
+    store: &Store<BuildConcurrencyPolicy>,
+    namespaces: &Store<PartialObjectMeta<Namespace>>,
+) -> Result<(), Error> {
+    let policies: Vec<Policy> = store
+        .state()
+        .iter()
+        .filter_map(|policy| {
+            let tenant_name = policy.namespace()?;
+            let tenant_uid = namespaces.get(&ObjectRef::new(&tenant_name))?.uid()?;
+            Some(Policy { tenant_uid, tenant_name, max_concurrent_builds: policy.spec.max_concurrent_builds })
+        })
+        .collect();
+    db::policies::declare(&context.pool, &policies).await?;
+    for policy in store.state() {
+        report(context, &policy).await?;
+    }
+    Ok(())
+}
+
+/// In force as soon as it is a row.
+async fn report(context: &Context, policy: &BuildConcurrencyPolicy) -> Result<(), kube::Error> {
+    let generation = policy.metadata.generation;
+    if policy.status.as_ref().is_some_and(|status| status.observed_generation == generation) {
+        return Ok(());
+    }
+    let since = policy.creation_timestamp().map_or(jiff::Timestamp::UNIX_EPOCH, |time| time.0);
+    let status = BuildConcurrencyPolicyStatus {
+        observed_generation: generation,
+        conditions: vec![Condition {
+            type_: "Ready".to_owned(),
+            status: "True".to_owned(),
+            reason: "InForce".to_owned(),
+            message: "the dispatcher holds these limits".to_owned(),
+            last_transition_time: Time(since),
+            observed_generation: generation,
+        }],
+    };
+    let api: Api<BuildConcurrencyPolicy> =
+        Api::namespaced(context.client.clone(), &policy.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": BuildConcurrencyPolicy::api_version(&()),
+        "kind": BuildConcurrencyPolicy::kind(&()),
+        "status": status,
+    });
+    match api.patch_status(&policy.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(error)) if error.code == 404 => Ok(()),
+        Err(error) => Err(error),
+    }
+}

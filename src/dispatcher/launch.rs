@@ -1,0 +1,96 @@
+//! Creates the Job of a claimed attempt, at most once: its name comes from the attempt's id, and
+//! "already exists" counts as done only for a Job of the same attempt and worker.
+
+use image_factory_core::reason::Reason;
+use k8s_openapi::api::batch::v1::Job;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, PostParams, Preconditions},
+};
+
+use super::Error;
+use crate::{
+    crd::BuildSpec,
+    db::launches::Unlaunched,
+    jobs::{self, Launch, labels},
+    runtime::Context,
+};
+
+pub enum Launched {
+    /// The Job exists.
+    Created,
+    /// Another Job has its name; it was told to go.
+    InTheWay,
+    /// The API server will never take this Job.
+    Refused(Reason, String),
+}
+
+pub async fn launch(context: &Context, attempt: &Unlaunched) -> Result<Launched, Error> {
+    let spec: BuildSpec = match serde_json::from_value(attempt.spec.clone()) {
+        Ok(spec) => spec,
+        Err(error) => {
+            return Ok(Launched::Refused(Reason::InvalidSpec, format!("the stored spec can't be read: {error}")));
+        }
+    };
+    let launch = Launch {
+        id: attempt.id,
+        namespace: attempt.namespace.clone(),
+        build: attempt.name.clone(),
+        build_uid: attempt.uid.clone(),
+        project: attempt.project.clone(),
+        worker: attempt.worker.clone(),
+        spec,
+    };
+    let job = match jobs::job(&launch, &context.jobs) {
+        Ok(job) => job,
+        Err(error @ jobs::Error::MethodNotAvailable(_)) => {
+            return Ok(Launched::Refused(Reason::MethodNotAvailable, error.to_string()));
+        }
+    };
+    let api: Api<Job> = Api::namespaced(context.client.clone(), &launch.namespace);
+    match api.create(&PostParams::default(), &job).await {
+        Ok(_) => {
+            tracing::info!(build.id = %launch.id, job = job.name_any(), "the Job was created");
+            Ok(Launched::Created)
+        }
+        Err(kube::Error::Api(error)) if error.code == 409 && error.reason == "AlreadyExists" => {
+            taken(&api, &job, &launch).await
+        }
+        Err(kube::Error::Api(error)) if error.code == 422 => Ok(Launched::Refused(Reason::InvalidSpec, error.message.clone())),
+        // The namespace is being deleted, or is gone: its Builds go with it.
+        Err(kube::Error::Api(error)) if error.code == 404 || error.details_say_terminating() => {
+            Ok(Launched::Refused(Reason::Deleted, "the namespace is being deleted".to_owned()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn taken(api: &Api<Job>, job: &Job, launch: &Launch) -> Result<Launched, Error> {
+    let name = job.name_any();
+    let Some(existing) = api.get_opt(&name).await? else {
+        return Ok(Launched::InTheWay);
+    };
+    let same = |label: &str, value: &str| existing.labels().get(label).is_some_and(|found| found == value);
+    if same(labels::BUILD_ID, &launch.id.to_string()) && same(labels::WORKER, &launch.worker) {
+        return Ok(Launched::Created);
+    }
+    if existing.metadata.deletion_timestamp.is_none() {
+        let exactly_this = Preconditions { uid: existing.uid(), resource_version: None };
+        tracing::warn!(build.id = %launch.id, job = name, "another Job has the name of this build's; it is deleted");
+        api.delete(&name, &DeleteParams::background().preconditions(exactly_this)).await?;
+    }
+    Ok(Launched::InTheWay)
+}
+
+trait Terminating {
+    fn details_say_terminating(&self) -> bool;
+}
+
+impl Terminating for kube::core::Status {
+    /// 403 with cause NamespaceTerminating.
+    fn details_say_terminating(&self) -> bool {
+        self.details
+            .as_ref()
+            .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+    }
+}

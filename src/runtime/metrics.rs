@@ -1,0 +1,79 @@
+//! The metrics of the operator, all named `image_factory_…`, served in OpenMetrics text.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Ended {
+    pub method: String,
+    /// `build_results.status`.
+    pub status: String,
+    /// The failure's reason; empty on success.
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Failure {
+    /// The part of the operator: build, policies, dispatcher, collector, a task's name.
+    pub part: &'static str,
+}
+
+#[derive(Clone)]
+pub struct Metrics {
+    pub builds_ended: Family<Ended, Counter>,
+    pub builds_claimed: Counter,
+    pub log_lines: Counter,
+    pub failures: Family<Failure, Counter>,
+    registry: Arc<Registry>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("image_factory");
+        let builds_ended = Family::default();
+        let builds_claimed = Counter::default();
+        let log_lines = Counter::default();
+        let failures = Family::default();
+        registry.register("builds_ended", "Attempts that ended, by method, result and reason", builds_ended.clone());
+        registry.register("builds_claimed", "Attempts claimed for a worker", builds_claimed.clone());
+        registry.register("log_lines", "Log lines stored", log_lines.clone());
+        registry.register("failures", "Work that failed and is tried again, by part of the operator", failures.clone());
+        Self { builds_ended, builds_claimed, log_lines, failures, registry: Arc::new(registry) }
+    }
+}
+
+impl Metrics {
+    pub fn failed(&self, part: &'static str) {
+        self.failures.get_or_create(&Failure { part }).inc();
+    }
+
+    /// In OpenMetrics text.
+    ///
+    /// # Errors
+    /// When the text can't be written, which a `String` never does.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counted_end_is_served_with_its_labels() {
+        let metrics = Metrics::default();
+        let ended = Ended { method: "buildx".to_owned(), status: "failed".to_owned(), reason: "BuildFailed".to_owned() };
+        metrics.builds_ended.get_or_create(&ended).inc();
+        let text = metrics.text().unwrap();
+        let line = "image_factory_builds_ended_total{method=\"buildx\",status=\"failed\",reason=\"BuildFailed\"} 1";
+        assert!(text.contains(line), "{text}");
+    }
+}

@@ -1,0 +1,63 @@
+//! Background tasks: each looks at the rows by timer, takes no input, and may run any number of
+//! times. A task that fails says so and runs again at its next turn.
+
+mod cleaner;
+mod heartbeat;
+mod partitions;
+mod sweeper;
+
+use std::{future::Future, time::Duration};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{db, runtime::Context};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Db(#[from] db::Error),
+    #[error("failed to reach the API server: {0}")]
+    Kube(#[from] kube::Error),
+}
+
+/// Starts every task; they end at `stop`.
+pub fn spawn(tasks: &mut JoinSet<()>, context: &Context, settings: heartbeat::Settings, stop: &CancellationToken) {
+    let heartbeat = context.clone();
+    tasks.spawn(every("heartbeat", Duration::from_secs(15), context.clone(), stop.clone(), move || {
+        heartbeat::beat(heartbeat.clone(), settings)
+    }));
+    let cleaner = context.clone();
+    tasks.spawn(every("cleaner", Duration::from_secs(10), context.clone(), stop.clone(), move || cleaner::clean(cleaner.clone())));
+    let sweeper = context.clone();
+    tasks.spawn(every("sweeper", Duration::from_mins(5), context.clone(), stop.clone(), move || sweeper::sweep(sweeper.clone())));
+    let partitions = context.clone();
+    tasks.spawn(every("partitions", Duration::from_hours(12), context.clone(), stop.clone(), move || {
+        partitions::ensure(partitions.clone())
+    }));
+}
+
+pub use heartbeat::Settings;
+
+async fn every<F>(
+    name: &'static str,
+    period: Duration,
+    context: Context,
+    stop: CancellationToken,
+    task: impl Fn() -> F + Send,
+) where
+    F: Future<Output = Result<(), Error>> + Send,
+{
+    stop.run_until_cancelled(async {
+        let mut turn = tokio::time::interval(period);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turn.tick().await;
+            if let Err(error) = task().await {
+                tracing::warn!(task = name, %error, "a background task failed; it runs again at its next turn");
+                context.metrics.failed(name);
+            }
+        }
+    })
+    .await;
+}

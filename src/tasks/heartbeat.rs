@@ -1,0 +1,25 @@
+//! Declares the built-in worker and the operator's defaults, and learns whether Postgres answers.
+
+use super::Error;
+use crate::{
+    db::{settings, workers},
+    runtime::Context,
+};
+
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Builds the built-in worker runs at once.
+    pub worker_builds: i32,
+    /// Builds a tenant without a policy runs at once.
+    pub tenant_builds: i32,
+}
+
+pub async fn beat(context: Context, settings: Settings) -> Result<(), Error> {
+    let declared = async {
+        settings::declare(&context.pool, settings.tenant_builds).await?;
+        workers::declare_built_in(&context.pool, settings.worker_builds).await
+    }
+    .await;
+    context.health.set_database(declared.is_ok());
+    Ok(declared?)
+}

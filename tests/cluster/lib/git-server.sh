@@ -1,0 +1,58 @@
+# shellcheck shell=bash
+# A Git server for the tests: http://NODE/git/<name>.git for everybody,
+# http://NODE/private/<name>.git with user and password. A push to a repository
+# that does not exist makes it.
+
+GIT_USER=builder
+GIT_URL="http://$NODE_IP:$GIT_PORT"
+
+git_password() {
+	local file="$STATE/secret/git"
+	[[ -s $file ]] || openssl rand -hex 12 | put "$file" 0600
+	cat "$file"
+}
+
+git_server_up() {
+	install -d -o www-data -g www-data -m 0755 "$STATE/git" "$STATE/git/git" "$STATE/git/private" "$STATE/git/.tmp"
+	printf '%s:%s\n' "$GIT_USER" "$(git_password)" | put "$STATE/etc/git-users" 0640
+	chgrp www-data "$STATE/etc/git-users"
+	put "$STATE/etc/git-backend" 0755 <<-'SH'
+		#!/bin/sh
+		# Runs git http-backend for the folder named by the URL's first part.
+		root=$(dirname "$0")/../git$SCRIPT_NAME
+		repo=${PATH_INFO#/}
+		repo=${repo%%.git/*}.git
+		export GIT_PROJECT_ROOT="$root" GIT_HTTP_EXPORT_ALL=1 HOME=/nonexistent
+		export GIT_CONFIG_COUNT=4
+		export GIT_CONFIG_KEY_0=http.receivepack GIT_CONFIG_VALUE_0=true
+		export GIT_CONFIG_KEY_1=safe.directory GIT_CONFIG_VALUE_1='*'
+		export GIT_CONFIG_KEY_2=uploadpack.allowAnySHA1InWant GIT_CONFIG_VALUE_2=true
+		export GIT_CONFIG_KEY_3=uploadpack.allowFilter GIT_CONFIG_VALUE_3=true
+		case $QUERY_STRING:$repo in
+		service=git-receive-pack:*..*) ;;
+		service=git-receive-pack:[a-zA-Z0-9]*) [ -d "$root/$repo" ] || git init -q --bare -b main "$root/$repo" ;;
+		esac
+		exec git http-backend
+	SH
+	put "$STATE/etc/lighttpd.conf" <<-CONF
+		server.modules = ("mod_auth", "mod_authn_file", "mod_alias", "mod_cgi", "mod_setenv")
+		server.document-root = "$STATE/git/.tmp"
+		server.upload-dirs = ("$STATE/git/.tmp")
+		server.bind = "$NODE_IP"
+		server.port = $GIT_PORT
+		server.feature-flags = ("server.graceful-shutdown-timeout" => 2)
+		setenv.set-environment = ("PATH" => "/usr/local/bin:/usr/bin:/bin")
+		cgi.assign = ("git-backend" => "")
+		alias.url = ("/git" => "$STATE/etc/git-backend", "/private" => "$STATE/etc/git-backend")
+		auth.backend = "plain"
+		auth.backend.plain.userfile = "$STATE/etc/git-users"
+		\$HTTP["url"] =~ "^/private/" {
+		  auth.require = ("" => ("method" => "basic", "realm" => "git", "require" => "valid-user"))
+		}
+	CONF
+	port_free git-server "$GIT_PORT"
+	serve git-server setpriv --reuid www-data --regid www-data --clear-groups lighttpd -D -f "$STATE/etc/lighttpd.conf"
+	ready git-server 10 curl -sS -o /dev/null "$GIT_URL/"
+}
+
+git_server_down() { halt git-server; }

@@ -1,0 +1,475 @@
+//! The table of the API's rules: what passes beside what does not, and the sentence that says why. Each
+//! change is merged into the smallest object of its kind.
+
+use serde_json::{Value, json};
+
+/// Said beside an error of the schema itself: the rules are only judged on a well-formed object.
+const UNCHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+
+pub struct Case {
+    pub kind: &'static str,
+    /// Merged into the smallest object of the kind; none where the whole kind is refused.
+    pub accepted: Option<Value>,
+    pub refused: Value,
+    pub because: Vec<&'static str>,
+}
+
+fn spec(change: Value) -> Value {
+    Value::Object([("spec".to_owned(), change)].into_iter().collect())
+}
+
+/// A Build that is accepted with the one change of its specification and refused with the other.
+fn build<const N: usize>(accepted: Value, refused: Value, because: [&'static str; N]) -> Case {
+    Case { kind: "Build", accepted: Some(spec(accepted)), refused: spec(refused), because: because.to_vec() }
+}
+
+fn policy<const N: usize>(accepted: Value, refused: Value, because: [&'static str; N]) -> Case {
+    Case {
+        kind: "BuildConcurrencyPolicy",
+        accepted: Some(spec(accepted)),
+        refused: spec(refused),
+        because: because.to_vec(),
+    }
+}
+
+fn files(entries: &[(&str, &str)]) -> Value {
+    let files: serde_json::Map<String, Value> =
+        entries.iter().map(|(path, text)| ((*path).to_owned(), json!(text))).collect();
+    json!({"source": {"inline": {"files": files}}})
+}
+
+/// All rows.
+pub fn cases() -> Vec<Case> {
+    let mut cases = names_and_sources();
+    cases.extend(paths_and_values());
+    cases.extend(outputs_and_caches());
+    cases.extend(limits_of_a_run());
+    cases.extend(methods_and_their_fields());
+    cases.extend(not_available_yet());
+    cases.extend(other_kinds());
+    cases
+}
+
+fn names_and_sources() -> Vec<Case> {
+    const PATH: &str = "each path in spec.source.inline.files must be relative and without empty, `.` or `..` parts, at most 255 characters";
+    let quarter = "x".repeat(64 * 1024);
+    let half_of_two_byte_letters = "é".repeat(64 * 1024 + 1);
+    let many: Vec<(String, &str)> = (0..65).map(|n| (format!("file{n}"), "")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+    vec![
+        Case {
+            kind: "Build",
+            accepted: Some(json!({"metadata": {"name": "n".repeat(52)}})),
+            refused: json!({"metadata": {"name": "n".repeat(53)}}),
+            because: vec!["metadata.name must be at most 52 characters; shorten it"],
+        },
+        build(json!({}), json!({"source": {"inline": null}}), ["spec.source must have exactly one of git and inline"]),
+        build(
+            json!({}),
+            json!({"source": {"git": {"url": "https://git.example.com/shop/web.git"}}}),
+            [
+                "spec.source must have exactly one of git and inline",
+                "spec.source.git is not available in this version; remove it",
+            ],
+        ),
+        build(
+            json!({}),
+            json!({"source": {"inline": {"files": {"Dockerfile": null}}}}),
+            ["spec.source.inline.files in body should have at least 1 properties"],
+        ),
+        build(files(&many[..63]), files(&many), ["must have at most 64 items", UNCHECKED]),
+        build(files(&[("app/main.go", ""), (".dockerignore", ""), ("a..b", "")]), files(&[("../main.go", "")]), [PATH]),
+        build(json!({}), files(&[("/etc/passwd", "")]), [PATH]),
+        build(json!({}), files(&[("app//main.go", "")]), [PATH]),
+        build(json!({}), files(&[("app/./main.go", "")]), [PATH]),
+        build(json!({}), files(&[("app/", "")]), [PATH]),
+        build(json!({}), files(&[("line\nbreak", "")]), [PATH]),
+        build(json!({}), files(&[(&"p".repeat(256), "")]), [PATH]),
+        build(
+            files(&[("app", ""), ("app.d/main.go", "")]),
+            files(&[("app", ""), ("app/main.go", "")]),
+            ["a path in spec.source.inline.files is both a file and a folder; rename one"],
+        ),
+        build(
+            json!({"source": {"inline": {"files": {"Dockerfile": null, "a": quarter, "b": quarter, "c": quarter, "d": quarter}}}}),
+            files(&[("a", &quarter), ("b", &quarter), ("c", &quarter), ("d", &quarter), ("e", "x")]),
+            ["the files in spec.source.inline.files are larger than 256 KiB in all; use a Git source"],
+        ),
+        build(
+            json!({}),
+            files(&[("a", &half_of_two_byte_letters), ("b", &half_of_two_byte_letters)]),
+            ["the files in spec.source.inline.files are larger than 256 KiB in all; use a Git source"],
+        ),
+        build(
+            files(&[("a", "tab\tand\nline")]),
+            files(&[("a", "nul\0")]),
+            ["a file in spec.source.inline.files has a NUL character; only text can be written inline"],
+        ),
+    ]
+}
+
+fn paths_and_values() -> Vec<Case> {
+    const CONTEXT: &str =
+        "spec.context must be a folder of the source: relative, without `..` and not starting with / or -";
+    const DOCKERFILE: &str =
+        "spec.dockerfile must be a file in the context: relative, without `..` and not starting with / or -";
+    const BUILD_ARG: &str = "each name in spec.buildArgs must start with a letter or `_` and hold only letters, digits and `_`, at most 128 characters";
+    const PROJECT: &str = "spec.project must be a DNS label: lower-case letters, digits and `-`, such as storefront";
+    vec![
+        build(json!({"project": "storefront-2"}), json!({"project": "Store_front"}), [PROJECT]),
+        build(
+            json!({"project": "p".repeat(63)}),
+            json!({"project": "p".repeat(64)}),
+            ["Too long: may not be more than 63 bytes", UNCHECKED],
+        ),
+        build(json!({"context": "./web/app..old/"}), json!({"context": "web/../.."}), [CONTEXT]),
+        build(json!({"context": "."}), json!({"context": "/web"}), [CONTEXT]),
+        build(json!({}), json!({"context": "--output"}), [CONTEXT]),
+        build(json!({"dockerfile": "docker/web.Dockerfile"}), json!({"dockerfile": "../Dockerfile"}), [DOCKERFILE]),
+        build(json!({}), json!({"dockerfile": "/etc/Dockerfile"}), [DOCKERFILE]),
+        build(json!({}), json!({"dockerfile": "docker/"}), [DOCKERFILE]),
+        build(
+            json!({"target": "release-1.2_a"}),
+            json!({"target": "--help"}),
+            ["spec.target must be the name of a stage: letters, digits, `_`, `.` and `-`"],
+        ),
+        build(json!({"buildArgs": {"VERSION": "1.2", "_x": ""}}), json!({"buildArgs": {"1x": ""}}), [BUILD_ARG]),
+        build(json!({"buildArgs": {"V".repeat(128): ""}}), json!({"buildArgs": {"V".repeat(129): ""}}), [BUILD_ARG]),
+        build(
+            json!({"buildArgs": {"V": "two\nlines"}}),
+            json!({"buildArgs": {"V": "nul\0"}}),
+            ["a value in spec.buildArgs has a NUL character; remove it"],
+        ),
+    ]
+}
+
+fn outputs_and_caches() -> Vec<Case> {
+    const IMAGE: &str = "spec.output.image must be host[:port]/path[:tag] with the path in lower case and no digest, such as registry.example.com/shop/web:1.2";
+    const HOST: &str = "spec.output.image must start with the registry's host, one with a dot or a port, or localhost: builders take `shop/web` for `docker.io/shop/web`";
+    const REPO: &str =
+        "spec.cache.repo must be host[:port]/path without tag or digest, such as registry.example.com/shop/cache";
+    let image = |image: &str| json!({"output": {"image": image}});
+    let digest = format!("localhost:5000/web@sha256:{}", "0".repeat(64));
+    let longest = format!("localhost:5000/{}", "w".repeat(240));
+    vec![
+        build(
+            image("registry.example.com/shop/web_app/api--v2:1.2-rc.1"),
+            image("registry.example.com/Shop/web"),
+            [IMAGE],
+        ),
+        build(image("10.245.0.1:5000/web"), image(&digest), [IMAGE]),
+        build(image("[fd00::1]:5000/web:a"), image("localhost:5000/web:"), [IMAGE]),
+        build(image("localhost/web"), image("localhost:5000/web:-a"), [IMAGE]),
+        build(image("registry:5000/web"), image("web:1"), [IMAGE]),
+        build(json!({}), image("https://localhost:5000/web"), [IMAGE]),
+        build(json!({}), image("--push.example.com/web"), [IMAGE]),
+        build(image("docker.io/shop/web"), image("shop/web"), [HOST]),
+        build(image(&longest), image(&format!("{longest}w")), ["Too long: may not be more than 255 bytes", UNCHECKED]),
+        build(
+            json!({"output": {"tags": ["latest", "_1.2-rc"]}}),
+            json!({"output": {"tags": ["latest", "-x"]}}),
+            [
+                "each of spec.output.tags must start with a letter, digit or `_` and hold only letters, digits, `_`, `.` and `-`",
+            ],
+        ),
+        build(json!({}), json!({"output": {"tags": ["twice", "twice"]}}), ["Duplicate value: \"twice\""]),
+        build(
+            json!({"output": {"labels": {"org.opencontainers.image.source": "a=b c"}}}),
+            json!({"output": {"labels": {"a=b": "c"}}}),
+            [
+                "each key of spec.output.labels must hold only letters, digits, `.`, `_`, `/` and `-`, at most 128 characters",
+            ],
+        ),
+        build(
+            json!({}),
+            json!({"output": {"labels": {"a": "nul\0"}}}),
+            ["a value in spec.output.labels has a NUL character; remove it"],
+        ),
+        build(
+            json!({"method": "container", "cache": {"repo": "localhost:5000/shop/cache"}}),
+            json!({"method": "container", "cache": {"repo": "localhost:5000/shop/cache:tag"}}),
+            [REPO],
+        ),
+        build(
+            json!({}),
+            json!({"method": "container", "cache": {"repo": "shop/cache"}}),
+            [
+                "spec.cache.repo must start with the registry's host, one with a dot or a port, or localhost: builders take `shop/cache` for `docker.io/shop/cache`",
+            ],
+        ),
+        build(
+            json!({"cache": {"from": ["type=registry,ref=localhost:5000/shop/web:cache"]}}),
+            json!({"cache": {"from": ["--push"]}}),
+            [
+                "each entry of spec.cache.from must be one word in buildx's own syntax, such as type=registry,ref=registry.example.com/shop/web:cache",
+            ],
+        ),
+        build(
+            json!({"cache": {"to": ["type=registry,ref=localhost:5000/shop/web:cache,mode=min"]}}),
+            json!({"cache": {"to": ["type=inline --push"]}}),
+            [
+                "each entry of spec.cache.to must be one word in buildx's own syntax, such as type=registry,ref=registry.example.com/shop/web:cache",
+            ],
+        ),
+    ]
+}
+
+fn limits_of_a_run() -> Vec<Case> {
+    const TIMEOUT: &str = "spec.timeout must be a duration from 1s to 24h, such as 90s, 15m or 1h30m";
+    const JOB_TTL: &str = "spec.retention.jobTtl must be a duration of at most 24h, such as 30s, 10m or 1h30m";
+    const REQUEST: &str = "each of spec.resources.requests must be a quantity of at least 0, such as 500m or 1Gi";
+    const LIMIT: &str = "each of spec.resources.limits must be a quantity above 0, such as 2 or 4Gi";
+    vec![
+        build(json!({"timeout": "1s"}), json!({"timeout": "0s"}), [TIMEOUT]),
+        build(json!({"timeout": "24h"}), json!({"timeout": "24h1s"}), [TIMEOUT]),
+        build(json!({"timeout": "1h30m5s"}), json!({"timeout": "30m1h"}), [TIMEOUT]),
+        build(json!({}), json!({"timeout": "3600"}), [TIMEOUT]),
+        build(json!({}), json!({"timeout": "-5m"}), [TIMEOUT]),
+        build(json!({"retention": {"jobTtl": "0s"}}), json!({"retention": {"jobTtl": "2 days"}}), [JOB_TTL]),
+        build(json!({"retention": {"jobTtl": "24h"}}), json!({"retention": {"jobTtl": "25h"}}), [JOB_TTL]),
+        build(
+            json!({"resources": {"requests": {"cpu": 1, "memory": "1Gi", "ephemeral-storage": "0"}}}),
+            json!({"resources": {"requests": {"nvidia.com/gpu": 1}}}),
+            ["spec.resources.requests takes only cpu, memory and ephemeral-storage"],
+        ),
+        build(
+            json!({"resources": {"limits": {"cpu": "1500m", "memory": "4Gi", "ephemeral-storage": "20G"}}}),
+            json!({"resources": {"limits": {"pods": 1}}}),
+            ["spec.resources.limits takes only cpu, memory and ephemeral-storage"],
+        ),
+        build(json!({}), json!({"resources": {"requests": {"memory": "-1Gi"}}}), [REQUEST]),
+        build(json!({}), json!({"resources": {"requests": {"memory": "lots"}}}), [REQUEST]),
+        build(json!({}), json!({"resources": {"limits": {"cpu": 0}}}), [LIMIT]),
+        build(
+            json!({"resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "0.5"}}}),
+            json!({"resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1999m"}}}),
+            ["each of spec.resources.requests must be at most its limit in spec.resources.limits"],
+        ),
+        build(
+            json!({"priority": 0}),
+            json!({"priority": 1001}),
+            [
+                "spec.priority in body should be less than or equal to 1000",
+                "spec.priority is not available in this version; remove it",
+            ],
+        ),
+        build(
+            json!({"cancel": true}),
+            json!({"cancel": "yes"}),
+            ["spec.cancel in body must be of type boolean: \"string\"", UNCHECKED],
+        ),
+    ]
+}
+
+fn methods_and_their_fields() -> Vec<Case> {
+    let packer = json!({"template": "source {}"});
+    vec![
+        build(
+            json!({"method": "kaniko"}),
+            json!({"method": "docker"}),
+            [
+                "Unsupported value: \"docker\": supported values: \"kaniko\", \"buildx\", \"container\", \"paketo\", \"packer\"",
+                UNCHECKED,
+            ],
+        ),
+        build(
+            json!({"method": "container", "target": "release"}),
+            json!({"method": "paketo", "target": "release"}),
+            ["spec.target works only with the methods kaniko, buildx, container; remove it or change spec.method"],
+        ),
+        build(
+            json!({"method": "kaniko", "dockerfile": "a"}),
+            json!({"method": "packer", "packer": packer, "dockerfile": "a"}),
+            ["spec.dockerfile works only with the methods kaniko, buildx, container; remove it or change spec.method"],
+        ),
+        build(
+            json!({"method": "paketo", "buildArgs": {}}),
+            json!({"method": "paketo", "buildArgs": {"A": "b"}}),
+            ["spec.buildArgs works only with the methods kaniko, buildx, container; remove it or change spec.method"],
+        ),
+        build(
+            json!({"method": "container", "cache": {"from": []}}),
+            json!({"method": "container", "cache": {"from": ["type=inline"]}}),
+            ["spec.cache.from works only with method buildx; remove it or change spec.method"],
+        ),
+        build(
+            json!({"method": "container", "cache": {"to": []}}),
+            json!({"method": "container", "cache": {"to": ["type=inline"]}}),
+            ["spec.cache.to works only with method buildx; remove it or change spec.method"],
+        ),
+        build(
+            json!({"method": "paketo", "cache": {"repo": "localhost:5000/cache"}}),
+            json!({"method": "buildx", "cache": {"repo": "localhost:5000/cache"}}),
+            ["spec.cache.repo works only with the methods kaniko, container, paketo; remove it or change spec.method"],
+        ),
+        build(
+            json!({"method": "paketo", "builder": "localhost:5000/builder"}),
+            json!({"method": "buildx", "builder": "localhost:5000/builder"}),
+            ["spec.builder works only with method paketo; remove it or change spec.method"],
+        ),
+        build(
+            json!({"method": "paketo", "buildpacks": ["localhost:5000/buildpack:1"]}),
+            json!({"method": "buildx", "buildpacks": ["localhost:5000/buildpack:1"]}),
+            ["spec.buildpacks works only with method paketo; remove it or change spec.method"],
+        ),
+        build(
+            json!({"method": "packer", "packer": packer}),
+            json!({"method": "buildx", "packer": packer}),
+            ["spec.packer works only with method packer; remove it or change spec.method"],
+        ),
+        build(
+            json!({"method": "packer", "packer": {"path": "image.pkr.hcl"}}),
+            json!({"method": "packer", "packer": {"path": "image.pkr.hcl", "template": "source {}"}}),
+            ["spec.packer must have exactly one of template and path"],
+        ),
+        build(
+            json!({}),
+            json!({"method": "packer", "packer": {"path": "../image.pkr.hcl"}}),
+            ["spec.packer.path must be a path in the source: relative, without `..` and not starting with / or -"],
+        ),
+    ]
+}
+
+fn not_available_yet() -> Vec<Case> {
+    let secret = |id: &str| json!({"secrets": [{"id": id, "secretRef": {"name": "npm", "key": "npmrc"}}]});
+    vec![
+        build(
+            json!({}),
+            json!({"source": {"inline": null, "git": {"url": "https://git.example.com/shop/web.git"}}}),
+            ["spec.source.git is not available in this version; remove it"],
+        ),
+        build(json!({"secrets": []}), secret("npmrc"), ["spec.secrets is not available in this version; remove it"]),
+        build(
+            json!({}),
+            secret("--id"),
+            [
+                "spec.secrets[].id must start with a letter or digit and hold only letters, digits, `_`, `.` and `-`",
+                "spec.secrets is not available in this version; remove it",
+            ],
+        ),
+        build(
+            json!({}),
+            json!({"ssh": {"secretRef": {"name": "deploy", "key": "ssh-privatekey"}}}),
+            ["spec.ssh is not available in this version; remove it"],
+        ),
+        build(
+            json!({}),
+            json!({"method": "container", "ssh": {"secretRef": {"name": "deploy", "key": "key"}}}),
+            [
+                "spec.ssh works only with method buildx; remove it or change spec.method",
+                "spec.ssh is not available in this version; remove it",
+            ],
+        ),
+        build(
+            json!({"environment": {}}),
+            json!({"environment": {"CI": "true"}}),
+            ["spec.environment is not available in this version; remove it"],
+        ),
+        build(
+            json!({"options": {}}),
+            json!({"options": {"deep": {"list": [1, true]}}}),
+            ["spec.options is not available in this version; remove it"],
+        ),
+        build(
+            json!({"platforms": []}),
+            json!({"platforms": ["linux/amd64"]}),
+            ["spec.platforms is not available in this version; remove it"],
+        ),
+        build(
+            json!({}),
+            json!({"method": "container", "platforms": ["amd64"]}),
+            [
+                "each of spec.platforms must be os/architecture[/variant], such as linux/amd64",
+                "spec.platforms works only with method buildx; remove it or change spec.method",
+                "spec.platforms is not available in this version; remove it",
+            ],
+        ),
+        build(json!({"sbom": false}), json!({"sbom": true}), ["spec.sbom is not available in this version; remove it"]),
+        build(
+            json!({"provenance": false}),
+            json!({"provenance": true}),
+            ["spec.provenance is not available in this version; remove it"],
+        ),
+        build(json!({}), json!({"scan": {"tool": "trivy"}}), ["spec.scan is not available in this version; remove it"]),
+        build(
+            json!({"output": {"insecure": true}}),
+            json!({"output": {"credentialsSecret": {"name": "push"}}}),
+            ["spec.output.credentialsSecret is not available in this version; remove it"],
+        ),
+        build(
+            json!({}),
+            json!({"worker": {"zone": "eu-1"}}),
+            ["spec.worker is not available in this version; remove it"],
+        ),
+        build(
+            json!({"priority": 0}),
+            json!({"priority": -1}),
+            ["spec.priority is not available in this version; remove it"],
+        ),
+        build(
+            json!({"retries": {"limit": 0}}),
+            json!({"retries": {"limit": 1}}),
+            ["spec.retries.limit is not available in this version; remove it"],
+        ),
+        build(
+            json!({"retention": {"artifacts": "permanent"}}),
+            json!({"retention": {"artifacts": "days_30"}}),
+            ["spec.retention.artifacts is not available in this version; remove it"],
+        ),
+        build(
+            json!({"retention": {"deleteFromRegistry": false}}),
+            json!({"retention": {"deleteFromRegistry": true}}),
+            ["spec.retention.deleteFromRegistry is not available in this version; remove it"],
+        ),
+    ]
+}
+
+fn other_kinds() -> Vec<Case> {
+    let whole =
+        |kind, refused, because: &[&'static str]| Case { kind, accepted: None, refused, because: because.to_vec() };
+    vec![
+        Case {
+            kind: "BuildConcurrencyPolicy",
+            accepted: Some(json!({})),
+            refused: json!({"metadata": {"name": "second"}}),
+            because: vec!["metadata.name must be default: a namespace has one policy"],
+        },
+        policy(
+            json!({"maxConcurrentBuilds": 1}),
+            json!({"maxConcurrentBuilds": 0}),
+            ["spec.maxConcurrentBuilds in body should be greater than or equal to 1"],
+        ),
+        policy(
+            json!({}),
+            json!({"maxConcurrentPerProject": 1}),
+            ["spec.maxConcurrentPerProject is not available in this version; remove it"],
+        ),
+        policy(
+            json!({}),
+            json!({"methods": {"kaniko": 1}}),
+            ["spec.methods is not available in this version; remove it"],
+        ),
+        policy(
+            json!({"priorityDispatch": false}),
+            json!({"priorityDispatch": true}),
+            ["spec.priorityDispatch is not available in this version; remove it"],
+        ),
+        policy(
+            json!({}),
+            json!({"maxQueuedWaitMinutes": 5}),
+            ["spec.maxQueuedWaitMinutes is not available in this version; remove it"],
+        ),
+        policy(json!({}), json!({"weight": 2}), ["spec.weight is not available in this version; remove it"]),
+        whole("BuildSchedule", json!({}), &["BuildSchedule is not available in this version of Image Factory"]),
+        whole("WebhookConfig", json!({}), &["WebhookConfig is not available in this version of Image Factory"]),
+        whole(
+            "WebhookConfig",
+            json!({"spec": {"poll": {"interval": "1s"}}}),
+            &[
+                "spec.poll.interval must be a duration from 30s to 24h, such as 5m",
+                "WebhookConfig is not available in this version of Image Factory",
+            ],
+        ),
+        whole("BuildWorker", json!({}), &["BuildWorker is not available in this version of Image Factory"]),
+    ]
+}
