@@ -68,7 +68,7 @@ struct Collector {
 /// Runs until `stop`.
 pub async fn run(context: Context, stop: CancellationToken) {
     let mut collector = Collector { context, followers: HashMap::new(), tasks: JoinSet::new() };
-    stop.run_until_cancelled(collector.run()).await;
+    stop.run_until_cancelled(Box::pin(collector.run())).await;
 }
 
 impl Collector {

@@ -98,7 +98,7 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
     };
     tasks::spawn(parts, context, settings, stop);
     let wake = Arc::new(Notify::new());
-    let (changed, changes) = mpsc::unbounded_channel();
+    let (changed, rows_changed) = mpsc::unbounded_channel();
     let wakes = listener::Wakes { dispatcher: wake.clone(), changed };
     parts.spawn(listener::run(context.pool.clone(), wakes, stop.clone()));
     parts.spawn(dispatcher::run(context.clone(), wake, stop.clone()));
@@ -116,7 +116,7 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
         }
         let controlled = Arc::new(Controlled { context: context.clone(), namespaces: namespaces.clone() });
         tokio::join!(
-            controllers::build::run(controlled, changes, stop.clone()),
+            controllers::build::run(controlled, rows_changed, stop.clone()),
             controllers::policies::run(context, namespaces, stop),
         );
     });

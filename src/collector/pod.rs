@@ -64,10 +64,10 @@ pub fn last_ending(pod: &Pod) -> Ending {
 /// The Pod was ended as a whole: evicted, over its deadline, its node lost.
 fn whole_pod(pod: &Pod) -> Option<Ending> {
     let status = pod.status.as_ref()?;
-    if status.phase.as_deref() == Some("Failed") {
-        if let Some(reason) = status.reason.as_ref().filter(|reason| !reason.is_empty()) {
-            return Some(Ending::Pod { reason: reason.clone(), message: message(pod) });
-        }
+    if status.phase.as_deref() == Some("Failed")
+        && let Some(reason) = status.reason.as_ref().filter(|reason| !reason.is_empty())
+    {
+        return Some(Ending::Pod { reason: reason.clone(), message: message(pod) });
     }
     let disrupted = status
         .conditions
@@ -76,9 +76,8 @@ fn whole_pod(pod: &Pod) -> Option<Ending> {
         .find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True")?;
     let reason = match disrupted.reason.as_deref() {
         Some("PreemptionByScheduler") => "Preempting",
-        Some("EvictionByEvictionAPI") => "Evicted",
+        Some("EvictionByEvictionAPI") | None => "Evicted",
         Some(other) => other,
-        None => "Evicted",
     };
     let message = disrupted.message.clone().unwrap_or_default();
     Some(Ending::Pod { reason: reason.to_owned(), message })
@@ -108,7 +107,7 @@ fn with_sidecar(pod: &Pod, mut end: ContainerEnd) -> ContainerEnd {
         .filter_map(|state| state.terminated.as_ref())
         .any(|terminated| terminated.reason.as_deref() == Some("OOMKilled"));
     if killed {
-        end.reason = "OOMKilled".to_owned();
+        "OOMKilled".clone_into(&mut end.reason);
     }
     end
 }
@@ -150,7 +149,7 @@ mod tests {
     use super::*;
 
     fn pod(status: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "status": (status)})).unwrap()
     }
 
     fn ended(name: &str, code: i32, reason: &str) -> Value {

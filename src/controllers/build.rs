@@ -122,6 +122,7 @@ async fn reconcile_build(build: Arc<Guarded>, controlled: Arc<Controlled>) -> Re
     Ok(Action::await_change())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
 fn on_error(build: Arc<Guarded>, error: &Error, controlled: Arc<Controlled>) -> Action {
     tracing::warn!(build.namespace = build.namespace(), build.name = build.name_any(), %error, "a Build could not be reconciled");
     controlled.context.metrics.failed("build");

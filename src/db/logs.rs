@@ -80,7 +80,7 @@ pub async fn append(pool: &PgPool, build: Uuid, lines: &[Line], cursor: &Cursor)
              line_number = excluded.line_number, finished = excluded.finished",
         build,
         cursor.container,
-        cursor.last_timestamp.map(|timestamp| timestamp.to_sqlx()) as Option<jiff_sqlx::Timestamp>,
+        cursor.last_timestamp.map(ToSqlx::to_sqlx) as Option<jiff_sqlx::Timestamp>,
         cursor.lines_at_timestamp,
         cursor.line_number,
         cursor.finished
@@ -123,9 +123,11 @@ pub async fn tail(pool: &PgPool, build: Uuid, lines: i64) -> Result<Vec<String>>
 
 /// Rows in COPY's text format: <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2>.
 fn copy_text(build: Uuid, first: i64, lines: &[Line]) -> Vec<u8> {
+    let build_id = build.to_string();
     let mut text = String::with_capacity(lines.iter().map(|line| line.content.len() + 128).sum());
     for (number, line) in (first..).zip(lines) {
-        text.push_str(&format!("{}\t{build}\t{number}\t", clock::new_id()));
+        let id = clock::new_id();
+        text.extend([&id.to_string(), "\t", &build_id, "\t", &number.to_string(), "\t"]);
         for char in line.content.chars() {
             match char {
                 '\\' => text.push_str("\\\\"),
@@ -135,7 +137,7 @@ fn copy_text(build: Uuid, first: i64, lines: &[Line]) -> Vec<u8> {
                 other => text.push(other),
             }
         }
-        text.push_str(&format!("\t{}\t{}\n", line.level.as_str(), line.logged_at));
+        text.extend(["\t", line.level.as_str(), "\t", &line.logged_at.to_string(), "\n"]);
     }
     text.into_bytes()
 }

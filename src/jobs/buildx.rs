@@ -100,9 +100,7 @@ fn build(launch: &Launch) -> Vec<String> {
 
 /// buildkitd.toml: <https://docs.docker.com/build/buildkit/toml-configuration/>.
 fn config(insecure: &[String]) -> String {
-    let mut toml = String::new();
-    for host in insecure {
-        toml.push_str(&format!("[registry.\"{host}\"]\n  http = true\n  insecure = true\n"));
-    }
-    toml
+    insecure
+        .iter()
+        .fold(String::new(), |toml, host| toml + "[registry.\"" + host + "\"]\n  http = true\n  insecure = true\n")
 }

@@ -106,9 +106,7 @@ fn push(name: &str, first: bool) -> Vec<String> {
 /// registries.conf: short names mean docker.io, as with the other builders.
 /// <https://github.com/containers/image/blob/main/docs/containers-registries.conf.5.md>
 fn registries(insecure: &[String]) -> String {
-    let mut toml = "unqualified-search-registries = [\"docker.io\"]\n".to_owned();
-    for host in insecure {
-        toml.push_str(&format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n"));
-    }
-    toml
+    insecure.iter().fold("unqualified-search-registries = [\"docker.io\"]\n".to_owned(), |toml, host| {
+        toml + "[[registry]]\nlocation = \"" + host + "\"\ninsecure = true\n"
+    })
 }

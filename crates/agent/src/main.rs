@@ -6,6 +6,7 @@ mod cgroup;
 mod install;
 mod lines;
 mod log;
+mod process;
 mod run;
 
 use std::process::ExitCode;

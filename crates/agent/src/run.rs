@@ -6,18 +6,14 @@ use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, PipeReader, Read};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use image_factory_core::pod::{EXIT_AGENT, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_TIMED_OUT};
+use image_factory_core::pod::{EXIT_AGENT, EXIT_TIMED_OUT};
 use image_factory_core::report::{AgentReport, CommandReport};
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -25,6 +21,7 @@ use signal_hook::iterator::Signals;
 use crate::arguments::Options;
 use crate::cgroup;
 use crate::log::Log;
+use crate::process::{self, End, NotStarted, signal_group};
 
 /// How long output is still taken after its command has ended, where a process the command left behind holds the pipe.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -39,22 +36,6 @@ enum Event {
     Ended(Option<End>),
     /// The command's output is at its end; which stream that was.
     Drained(u64),
-}
-
-#[derive(Clone, Copy)]
-enum End {
-    Code(i32),
-    Signal(i32),
-}
-
-impl End {
-    /// As a shell would put it.
-    fn exit_code(self) -> i32 {
-        match self {
-            Self::Code(code) => code,
-            Self::Signal(signal) => 128 + signal,
-        }
-    }
 }
 
 /// Runs everything, writes the report, returns the exit code.
@@ -192,7 +173,11 @@ impl<'a> Run<'a> {
                     (EXIT_AGENT, None)
                 }
             }
-            Err((code, sentence)) => {
+            Err(NotStarted { code: EXIT_AGENT, sentence }) => {
+                self.refuse(sentence);
+                (EXIT_AGENT, None)
+            }
+            Err(NotStarted { code, sentence }) => {
                 self.log.say(&sentence);
                 (code, Some(End::Code(code)))
             }
@@ -208,34 +193,19 @@ impl<'a> Run<'a> {
         if code == 0 && self.ending() { self.ending_code() } else { code }
     }
 
-    fn start(&self, command: &[OsString]) -> Result<(Pid, u64), (i32, String)> {
-        let own = |error: io::Error| (EXIT_AGENT, format!("failed to make a pipe: {error}"));
-        let (reader, writer) = io::pipe().map_err(own)?;
-        let child = Command::new(&command[0])
-            .args(&command[1..])
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone().map_err(own)?)
-            .stderr(writer)
-            .process_group(0)
-            .spawn()
-            .map_err(|error| not_started(&command[0], &error))?;
-        // The child leads its group, so one number is both.
-        let pid = Pid::from_raw(
-            i32::try_from(child.id())
-                .map_err(|_| (EXIT_AGENT, "the kernel gave a process id out of range".to_owned()))?,
-        );
-
+    fn start(&self, command: &[OsString]) -> Result<(Pid, u64), NotStarted> {
+        let (group, output) = process::start(command)?;
         let sender = self.sender.clone();
         thread::spawn(move || {
             // A failed send means that the run is over, and nobody asks any more.
-            let _ = sender.send(Event::Ended(reap(pid)));
+            let _ = sender.send(Event::Ended(process::wait(group)));
         });
         let (log, sender, stream) = (self.log.clone(), self.sender.clone(), self.log.open_stream());
         thread::spawn(move || {
-            pump(reader, &log, stream);
+            pump(output, &log, stream);
             let _ = sender.send(Event::Drained(stream));
         });
-        Ok((pid, stream))
+        Ok((group, stream))
     }
 
     /// Until the command has ended and its output is read to the end, or left to the processes that still hold it.
@@ -332,21 +302,6 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Waits for the command. As the container's first process the agent is also given orphans to bury, so it takes every
-/// child that ends meanwhile.
-fn reap(command: Pid) -> Option<End> {
-    loop {
-        match waitpid(None, None) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == command => return Some(End::Code(code)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => {
-                return Some(End::Signal(signal as i32));
-            }
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return None,
-        }
-    }
-}
-
 fn pump(mut pipe: PipeReader, log: &Log, stream: u64) {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
@@ -360,23 +315,6 @@ fn pump(mut pipe: PipeReader, log: &Log, stream: u64) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return,
         }
-    }
-}
-
-fn signal_group(group: Pid, signal: Signal) {
-    // ESRCH: it has ended by itself, which is what was wanted.
-    let _ = killpg(group, signal);
-}
-
-fn not_started(program: &OsString, error: &io::Error) -> (i32, String) {
-    let path = Path::new(program);
-    let shown = path.display();
-    if error.kind() != io::ErrorKind::NotFound {
-        (EXIT_NOT_EXECUTABLE, format!("failed to execute {shown}: {error}"))
-    } else if path.components().count() > 1 && path.exists() {
-        (EXIT_NOT_FOUND, format!("failed to execute {shown}: the interpreter or loader it names is not in this image"))
-    } else {
-        (EXIT_NOT_FOUND, format!("command not found: {shown}"))
     }
 }
 

@@ -50,10 +50,10 @@ pub async fn report(context: &Context, build: &Build, newest: Option<&Newest>) -
         Err(error) => return Err(error.into()),
     }
     let before = build.status.as_ref().and_then(|status| status.phase);
-    if let Some(newest) = newest.filter(|_| before != status.phase) {
-        if let Some(event) = event(newest, &status) {
-            context.recorder.publish(&event, &build.object_ref(&())).await?;
-        }
+    if before != status.phase
+        && let Some(event) = newest.and_then(|newest| event(newest, &status))
+    {
+        context.recorder.publish(&event, &build.object_ref(&())).await?;
     }
     Ok(())
 }

@@ -1,0 +1,88 @@
+//! One command as a process: started in a group of its own with both its streams in one pipe, waited for, signalled.
+
+use std::ffi::OsString;
+use std::io::{self, PipeReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use image_factory_core::pod::{EXIT_AGENT, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// How a command ended.
+#[derive(Clone, Copy)]
+pub enum End {
+    Code(i32),
+    Signal(i32),
+}
+
+impl End {
+    /// As a shell would put it.
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+/// Why there is no process, and the exit code that says so.
+pub struct NotStarted {
+    pub code: i32,
+    pub sentence: String,
+}
+
+/// The process leads its group, so one number names both. The reader is at its end when every process that inherited the
+/// pipe has ended.
+pub fn start(command: &[OsString]) -> Result<(Pid, PipeReader), NotStarted> {
+    let own = |sentence: String| NotStarted { code: EXIT_AGENT, sentence };
+    let no_pipe = |error: io::Error| own(format!("failed to make a pipe: {error}"));
+    let (reader, writer) = io::pipe().map_err(no_pipe)?;
+    let child = Command::new(&command[0])
+        .args(&command[1..])
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone().map_err(no_pipe)?)
+        .stderr(writer)
+        .process_group(0)
+        .spawn()
+        .map_err(|error| not_started(&command[0], &error))?;
+    let pid =
+        i32::try_from(child.id()).map_err(|_| own("failed to name the process: its id is out of range".into()))?;
+    Ok((Pid::from_raw(pid), reader))
+}
+
+/// Waits for the command. As the container's first process the agent is also given orphans to bury, so it takes every
+/// child that ends meanwhile.
+pub fn wait(command: Pid) -> Option<End> {
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == command => return Some(End::Code(code)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => {
+                return Some(End::Signal(signal as i32));
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+pub fn signal_group(group: Pid, signal: Signal) {
+    // ESRCH: it has ended by itself, which is what was wanted.
+    let _ = killpg(group, signal);
+}
+
+fn not_started(program: &OsString, error: &io::Error) -> NotStarted {
+    let path = Path::new(program);
+    let shown = path.display();
+    if error.kind() != io::ErrorKind::NotFound {
+        NotStarted { code: EXIT_NOT_EXECUTABLE, sentence: format!("failed to execute {shown}: {error}") }
+    } else if path.components().count() > 1 && path.exists() {
+        let sentence = format!("failed to execute {shown}: the interpreter or loader it names is not in this image");
+        NotStarted { code: EXIT_NOT_FOUND, sentence }
+    } else {
+        NotStarted { code: EXIT_NOT_FOUND, sentence: format!("command not found: {shown}") }
+    }
+}
