@@ -14,3 +14,4 @@ pub mod registry;
 pub mod runtime;
 pub mod source;
 pub mod tasks;
+pub mod verify;

@@ -2,3 +2,4 @@
 //! its own, migrated from nothing.
 
 mod schema;
+mod verify;

@@ -31,11 +31,7 @@ const TAIL_CHARS: usize = 500;
 
 /// Patches the status and publishes an Event, each only where something has changed.
 pub async fn report(context: &Context, build: &Build, newest: Option<&Newest>) -> Result<(), Error> {
-    let status = match newest {
-        Some(newest) => projection(build, newest),
-        None if build.spec.cancel => held_back(build),
-        None => return Ok(()),
-    };
+    let Some(status) = status(build, newest) else { return Ok(()) };
     if build.status.as_ref() == Some(&status) {
         return Ok(());
     }
@@ -56,6 +52,14 @@ pub async fn report(context: &Context, build: &Build, newest: Option<&Newest>) -
         context.recorder.publish(&event, &build.object_ref(&())).await?;
     }
     Ok(())
+}
+
+/// The status of a Build whose newest attempt is this; `None` until there is something to say.
+pub fn status(build: &Build, newest: Option<&Newest>) -> Option<BuildStatus> {
+    match newest {
+        Some(newest) => Some(projection(build, newest)),
+        None => build.spec.cancel.then(|| held_back(build)),
+    }
 }
 
 fn projection(build: &Build, newest: &Newest) -> BuildStatus {
