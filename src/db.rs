@@ -24,6 +24,15 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 /// Channel whose messages are `<namespace>/<name>` of a Build with a new status.
 pub const STATUS_CHANNEL: &str = "image_factory_status";
 
+/// Whether Postgres answers.
+///
+/// # Errors
+/// When it does not.
+pub async fn ping(pool: &PgPool) -> Result<()> {
+    sqlx::query("select 1").execute(pool).await?;
+    Ok(())
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("failed to query the database: {0}")]

@@ -148,8 +148,8 @@ mod tests {
 
     use super::*;
 
-    fn pod(status: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "status": (status)})).unwrap()
+    fn pod(status: &Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap()
     }
 
     fn ended(name: &str, code: i32, reason: &str) -> Value {
@@ -199,7 +199,7 @@ mod tests {
                 "inspect 0",
             ),
         ] {
-            assert_eq!(word(ending(&pod(status)).as_ref()), expected);
+            assert_eq!(word(ending(&pod(&status)).as_ref()), expected);
         }
     }
 
@@ -222,9 +222,9 @@ mod tests {
                 "inspect 0",
             ),
         ] {
-            assert_eq!(word(ending(&pod(status)).as_ref()), expected);
+            assert_eq!(word(ending(&pod(&status)).as_ref()), expected);
         }
-        assert_eq!(last_ending(&pod(json!({"phase": "Running"}))), Ending::Gone);
+        assert_eq!(last_ending(&pod(&json!({"phase": "Running"}))), Ending::Gone);
     }
 
     #[test]
@@ -232,12 +232,12 @@ mod tests {
         let mut daemon = running("buildkitd");
         daemon["lastState"] = ended("buildkitd", 137, "OOMKilled")["state"].clone();
         let status = json!({"phase": "Pending", "initContainerStatuses": [daemon, ended("build", 1, "Error")]});
-        assert_eq!(word(ending(&pod(status)).as_ref()), "build 1 OOMKilled");
+        assert_eq!(word(ending(&pod(&status)).as_ref()), "build 1 OOMKilled");
     }
 
     #[test]
     fn a_container_is_waited_for_until_it_runs_and_timed_by_the_kubelets_clock() {
-        let pod = pod(json!({"initContainerStatuses": [ended("prepare", 0, "Completed"), running("build")]}));
+        let pod = pod(&json!({"initContainerStatuses": [ended("prepare", 0, "Completed"), running("build")]}));
         assert_eq!(state(&pod, "prepare"), State::Ended);
         assert_eq!(state(&pod, "build"), State::Running);
         assert_eq!(state(&pod, "inspect"), State::NotStarted);
