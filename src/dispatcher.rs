@@ -43,13 +43,13 @@ enum Error {
 /// Runs until `stop`. Claims do not wait for launches: the API server may be slow, the queue not.
 pub async fn run(context: Context, wake: Arc<Notify>, stop: CancellationToken) {
     let claimed = Notify::new();
-    stop.run_until_cancelled(async {
+    let work = async {
         tokio::join!(
             rounds(&context, &wake, || claim(&context, &claimed)),
             rounds(&context, &claimed, || launch_and_stop(&context)),
         )
-    })
-    .await;
+    };
+    stop.run_until_cancelled(Box::pin(work)).await;
 }
 
 /// Makes a round at every wake and every period, for ever.
