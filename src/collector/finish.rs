@@ -14,7 +14,7 @@ use crate::{
         launches,
         results::{self, Durations},
     },
-    runtime::{Context, metrics::Ended},
+    runtime::Context,
 };
 
 /// Enough of the log's end for the builder's last words and the lines of its push.
@@ -38,9 +38,7 @@ pub async fn finish(context: &Context, build: Uuid, ending: &Ending, inspection:
     if results::finish(&context.pool, build, &outcome, durations, job_ttl).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
-        let labels =
-            Ended { method: method.to_string(), status: outcome.result_status().to_owned(), reason: reason.to_owned() };
-        context.metrics.builds_ended.get_or_create(&labels).inc();
+        context.metrics.ended(method, &outcome);
     }
     Ok(())
 }
