@@ -10,8 +10,8 @@ IMAGE_FACTORY_BINARY="$target/release/image-factory" IMAGE_FACTORY_AGENT_BINARY=
 # shellcheck source=/dev/null
 source .local/env
 restore() {
-	kubectl -n image-factory set env deployment/image-factory IMAGE_FACTORY_WORKER_BUILDS- IMAGE_FACTORY_TENANT_BUILDS- >/dev/null
-	rm -f .local/values.yaml
+	# Make the chart's values and the everyday binary count again.
+	rm -f .local/state/installed
 	tests/cluster/up.sh
 }
 trap restore EXIT
