@@ -93,7 +93,8 @@ async fn a_build_that_takes_longer_than_its_timeout_is_ended_and_told_so() {
             assert_eq!(told(&failure), ("TimedOut", "build", None), "{failure:#}");
             let result = rows::build_results(&tenant.pool, rows::id(&tenant.attempts(&build).await[0])).await;
             assert_eq!(result["status"], "timeout");
-            assert!(result["build_execution_milliseconds"].as_i64() >= Some(3_000), "{result:#}");
+            // The wait for the daemon counts as well.
+            assert!(result["build_execution_milliseconds"].as_i64() >= Some(2_000), "{result:#}");
         }
     })
     .await;

@@ -44,7 +44,9 @@ async fn buildx_builds_two_stages_and_pushes_what_rows_status_and_registry_agree
         assert_eq!(config["dockerfile"], manifest["spec"]["source"]["inline"]["files"]["Dockerfile"]);
         assert_eq!(config["build_context"], ".");
         assert_eq!(config["cache_enabled"], true);
-        for column in ["target_stage", "platforms", "cache_from", "cache_to", "cache_repo", "builder", "packer_template"] {
+        for column in
+            ["target_stage", "platforms", "cache_from", "cache_to", "cache_repo", "builder", "packer_template"]
+        {
             assert_eq!(config[column], Value::Null, "{column}");
         }
         let image = pushed(&tenant.image("cider", "1")).await;
@@ -153,11 +155,11 @@ async fn one_success(tenant: &Tenant, build: &image_factory::crd::Build, manifes
     for (column, value) in expected.as_object().expect("an object") {
         assert_eq!(&result[column], value, "build_results.{column}");
     }
-    let milliseconds = |column: &str| {
-        result[column].as_i64().unwrap_or_else(|| unreachable!("build_results.{column} is null"))
-    };
+    let milliseconds =
+        |column: &str| result[column].as_i64().unwrap_or_else(|| unreachable!("build_results.{column} is null"));
     let (total, waited) = (milliseconds("total_duration_milliseconds"), milliseconds("queue_wait_milliseconds"));
-    let (executed, pushing) = (milliseconds("build_execution_milliseconds"), milliseconds("artifact_push_milliseconds"));
+    let (executed, pushing) =
+        (milliseconds("build_execution_milliseconds"), milliseconds("artifact_push_milliseconds"));
     assert!(executed > 0 && pushing <= executed && waited + executed <= total, "{result:#}");
     let spent = time("completed_at").as_millisecond() - time("queued_at").as_millisecond();
     assert!((total - spent).abs() <= 1, "{total} ms are the {spent} ms from the queue to the end");
