@@ -19,7 +19,6 @@ if ((again > 0)); then
 	echo "The examples were built before, and applying the same again does nothing. A new value of an"
 	echo "annotation makes a new run:"
 	kubectl annotate builds --all-namespaces -l example=image-factory --overwrite "imagefactory.dev/rerun=$(date +%s)"
-	kubectl -n team-b wait build/greeting --for="jsonpath={.status.buildId}" --timeout=60s >/dev/null
 	for _ in $(seq 100); do
 		[[ $(status team-b greeting buildId) == "$before" ]] || break
 		sleep 0.2
@@ -29,8 +28,11 @@ fi
 title "The log of team-b/greeting, as it is written (its copy in Postgres outlives the Pod)"
 kubectl -n team-b wait build/greeting --for='jsonpath={.status.job}' --timeout=120s >/dev/null
 job=$(status team-b greeting job)
-kubectl -n team-b wait pod -l "job-name=$job" --for=jsonpath='{.status.initContainerStatuses[?(@.name=="build")].started}'=true --timeout=120s >/dev/null 2>&1 || true
-kubectl -n team-b logs -f "job/$job" -c build || true
+# Refused until the container has started.
+for _ in $(seq 240); do
+	kubectl -n team-b logs -f "job/$job" -c build 2>/dev/null && break
+	sleep 0.5
+done
 
 title "kubectl get builds -A"
 kubectl wait builds --all-namespaces -l example=image-factory --for=condition=Finished --timeout=300s >/dev/null
