@@ -415,3 +415,35 @@ async fn a_limit_that_was_exceeded_for_a_moment_is_found_in_the_history(pool: Pg
     let tomorrow = Timestamp::now() + Duration::from_hours(24);
     assert_eq!(broken(&mut tx, Some(tomorrow)).await, [], "nothing was claimed since then");
 }
+
+/// How many sessions wait for the claim's turn.
+async fn waiting(pool: &PgPool) -> i64 {
+    let statement = "select count(*) from pg_locks where locktype = 'advisory' and not granted
+                     and database = (select oid from pg_database where datname = current_database())";
+    sqlx::query_scalar(statement).fetch_one(pool).await.expect("counts")
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_claim_that_waited_for_its_turn_is_dated_after_what_made_room_for_it(pool: PgPool) {
+    settings::declare(&pool, 1).await.expect("declares");
+    workers::declare_built_in(&pool, 10).await.expect("declares");
+    let first = enqueue(&pool, "green", "done", 1).await;
+    queue::claim(&pool).await.expect("claims");
+    enqueue(&pool, "green", "next", 1).await;
+
+    let mut turn = pool.begin().await.expect("begins");
+    let lock = "select pg_advisory_xact_lock(hashtextextended('image-factory claim', 0))";
+    sqlx::query(lock).execute(&mut *turn).await.expect("locks");
+    let claim = tokio::spawn({
+        let pool = pool.clone();
+        async move { queue::claim(&pool).await }
+    });
+    while waiting(&pool).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    succeed(&pool, first).await;
+    turn.rollback().await.expect("gives the turn away");
+    assert_eq!(claim.await.expect("ends").expect("claims").len(), 1, "the first made room");
+    let mut snapshot = db::verify::snapshot(&pool).await.expect("begins");
+    assert_eq!(broken(&mut snapshot, Some(Timestamp::UNIX_EPOCH)).await, []);
+}
