@@ -8,6 +8,7 @@ pub mod controllers;
 pub mod crd;
 pub mod db;
 pub mod dispatcher;
+mod failpoint;
 pub mod http;
 pub mod jobs;
 pub mod registry;

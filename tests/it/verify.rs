@@ -84,7 +84,7 @@ async fn enqueue(pool: &PgPool, tenant: &str, name: &str, run: i32) -> Uuid {
 
 /// Its Job is made, its log of three lines is stored, and it succeeds.
 async fn succeed(pool: &PgPool, build: Uuid) {
-    launches::job_created(pool, build).await.expect("is marked");
+    launches::jobs_created(pool, &[build]).await.expect("is marked");
     let line =
         |content: &str| Line { content: content.to_owned(), level: Level::Info, logged_at: Timestamp::UNIX_EPOCH };
     let cursor = |container: &str, line_number| Cursor {
