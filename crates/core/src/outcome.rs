@@ -164,6 +164,10 @@ fn build_failure(method: Method, end: &ContainerEnd, tail: &[String]) -> Outcome
     if report.timed_out {
         return Outcome::failed(Reason::TimedOut, None, "the build ran longer than spec.timeout".to_owned());
     }
+    if report.terminated {
+        let message = "the Pod was told to end before the build had ended".to_owned();
+        return Outcome::failed(Reason::JobDeleted, None, message);
+    }
     if let Some(error) = report.error {
         return Outcome::failed(Reason::AgentLost, code, error);
     }
@@ -372,6 +376,13 @@ mod tests {
         let outcome = outcome(Method::Buildx, &built(&report), &[]);
         assert_eq!(short(&outcome), (Status::Failed, "TimedOut", "build", None));
         assert_eq!(outcome.result_status(), "timeout");
+    }
+
+    #[test]
+    fn a_run_that_was_told_to_end_did_not_fail_by_itself() {
+        let report = AgentReport { terminated: true, ..agent(130, 2) };
+        let outcome = outcome(Method::Buildx, &built(&report), &["ERROR: failed to solve: Canceled"]);
+        assert_eq!(short(&outcome), (Status::Failed, "JobDeleted", "build", None));
     }
 
     #[test]
