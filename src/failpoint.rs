@@ -40,8 +40,8 @@ pub fn statement(place: &str) -> Result<(), sqlx::Error> {
     reached(place).map_err(sqlx::Error::Io)
 }
 
-/// Reads `FAILPOINTS`; what it says holds while the guard is kept.
-#[cfg(feature = "failpoints")]
-pub fn configured() -> impl Drop + Sized {
-    fail::FailScenario::setup()
+/// Reads `FAILPOINTS`, once for the life of the process.
+pub fn configure() {
+    #[cfg(feature = "failpoints")]
+    std::mem::forget(fail::FailScenario::setup());
 }

@@ -11,6 +11,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{Error, Result, builds};
+use crate::failpoint;
 
 /// A claimed attempt whose Job is not known to exist.
 #[derive(Clone, Debug)]
@@ -76,6 +77,7 @@ pub async fn jobs_created(pool: &PgPool, builds: &[Uuid]) -> Result<()> {
     )
     .execute(pool)
     .await?;
+    failpoint::statement("launch.after-job-created")?;
     Ok(())
 }
 
@@ -135,6 +137,10 @@ pub struct Ending {
     pub method: Method,
     pub spec: Value,
     pub cancel: Option<Reason>,
+    /// The Build it belongs to.
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
     /// The last lines of the log, oldest first.
     pub tail: Vec<String>,
 }
@@ -150,6 +156,9 @@ pub async fn ending(pool: &PgPool, build: Uuid, tail_lines: i64) -> Result<Optio
             method: method(&row.build_method)?,
             spec: row.spec,
             cancel: cancel_reason(row.cancel_reason),
+            namespace: row.resource_namespace,
+            name: row.resource_name,
+            uid: row.resource_uid,
             tail: row.tail,
         })
     })

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::Result;
-use crate::clock;
+use crate::{clock, failpoint};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -87,7 +87,9 @@ pub async fn append(pool: &PgPool, build: Uuid, lines: &[Line], cursor: &Cursor)
     )
     .execute(&mut *tx)
     .await?;
+    failpoint::statement("log.before-commit")?;
     tx.commit().await?;
+    failpoint::statement("log.after-commit")?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{Result, transitions};
-use crate::clock;
+use crate::{clock, failpoint};
 
 /// What was measured, in milliseconds; `None` where nothing could be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +63,9 @@ pub async fn finish(
     )
     .execute(&mut *tx)
     .await?;
+    failpoint::statement("finish.before-commit")?;
     tx.commit().await?;
+    failpoint::statement("finish.after-commit")?;
     Ok(true)
 }
 

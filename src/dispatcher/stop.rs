@@ -7,7 +7,7 @@ use kube::{
     api::{DeleteParams, Preconditions},
 };
 
-use crate::{db::launches::Stopping, jobs::labels};
+use crate::{db::launches::Stopping, failpoint, jobs::labels};
 
 /// Deletes the Job, once. One that is gone, or on its way, is left alone.
 ///
@@ -21,10 +21,14 @@ pub async fn stop(client: &Client, attempt: &Stopping) -> Result<(), kube::Error
     if !ours || job.metadata.deletion_timestamp.is_some() {
         return Ok(());
     }
+    failpoint::request("stop.before-delete")?;
     let exactly_this = Preconditions { uid: job.uid(), resource_version: None };
     // Background: the Job is gone at once, its Pod is told to end and is followed to its end.
     match api.delete(&name, &DeleteParams::background().preconditions(exactly_this)).await {
-        Ok(_) => tracing::info!(build.id = %attempt.id, job = name, "the Job was deleted to stop the build"),
+        Ok(_) => {
+            failpoint::request("stop.after-delete")?;
+            tracing::info!(build.id = %attempt.id, job = name, "the Job was deleted to stop the build");
+        }
         Err(kube::Error::Api(error)) if error.code == 404 => {}
         Err(error) => return Err(error),
     }

@@ -11,6 +11,7 @@ use kube::{
 use super::Error;
 use crate::{
     db::results::{self, Expired},
+    failpoint,
     jobs::labels,
     runtime::Context,
 };
@@ -39,9 +40,10 @@ async fn delete_job(context: &Context, attempt: &Expired) -> Result<(), kube::Er
     if job.labels().get(labels::BUILD_ID).is_none_or(|id| *id != attempt.id.to_string()) {
         return Ok(());
     }
+    failpoint::request("clean.before-delete")?;
     let exactly_this = Preconditions { uid: job.uid(), resource_version: None };
     match jobs.delete(&name, &DeleteParams::background().preconditions(exactly_this)).await {
-        Ok(_) => Ok(()),
+        Ok(_) => failpoint::request("clean.after-delete"),
         Err(kube::Error::Api(error)) if error.code == 404 => Ok(()),
         Err(error) => Err(error),
     }

@@ -1,7 +1,6 @@
 -- Moves attempts from one status to another, each with its history row and a notification, and
 -- leaves alone those that have moved on meanwhile. The only statement that changes builds.status.
--- It is dated by itself and not by its transaction: a claim begins, waits for its turn, and only
--- then counts what runs, so dated by its beginning it would run beside builds that had ended.
+-- A claim may have waited for its turn since its transaction began: the time is the statement's own.
 with asked as (
     select id, worker_id, reason, message, history_id
     from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[])
