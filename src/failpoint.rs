@@ -3,22 +3,30 @@
 //! which no image has; without it each place is nothing.
 //!
 //! `FAILPOINTS` says what happens where: <https://docs.rs/fail/0.5/fail/#usage>. `return(crash)` ends
-//! the process at once, `return(error)` is an error, and `2*off->1*return(crash)` happens at the third
+//! the process at once, `return(error)` is an error, `return(freeze)` stops it until SIGCONT, and `2*off->1*return(crash)` happens at the third
 //! time only. A place is named after its step of the way from a manifest to history.
 
 use std::io;
 
 #[cfg(feature = "failpoints")]
 pub fn reached(place: &str) -> io::Result<()> {
-    fail::fail_point!(place, |action| match action.as_deref() {
-        // No unwinding, no destructors: what a kill leaves behind.
-        Some("crash") => {
-            eprintln!("crashing at {place}");
-            std::process::abort()
-        }
-        _ => {
-            eprintln!("failing at {place}");
-            Err(io::Error::other(format!("made to fail at {place}")))
+    fail::fail_point!(place, |action| {
+        match action.as_deref() {
+            Some("crash") => {
+                eprintln!("crashing at {place}");
+                // No unwinding, no destructors: what a kill leaves behind.
+                std::process::abort()
+            }
+            Some("freeze") => {
+                eprintln!("freezing at {place}");
+                // SIGSTOP to itself: it goes on from here when it gets a SIGCONT.
+                let itself = std::process::id().to_string();
+                std::process::Command::new("kill").args(["-s", "STOP", &itself]).status().map(drop)
+            }
+            _ => {
+                eprintln!("failing at {place}");
+                Err(io::Error::other(format!("made to fail at {place}")))
+            }
         }
     });
     Ok(())

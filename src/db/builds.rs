@@ -343,9 +343,13 @@ pub(super) fn status(text: &str) -> Result<Status> {
 pub async fn request_cancel(pool: &PgPool, resource_uid: &str, reason: Reason, sentence: &str) -> Result<usize> {
     let mut tx = pool.begin().await?;
     let count = cancel(&mut tx, resource_uid, None, reason, sentence).await?;
-    failpoint::statement("cancel.before-commit")?;
+    if count > 0 {
+        failpoint::statement("cancel.before-commit")?;
+    }
     tx.commit().await?;
-    failpoint::statement("cancel.after-commit")?;
+    if count > 0 {
+        failpoint::statement("cancel.after-commit")?;
+    }
     Ok(count)
 }
 
