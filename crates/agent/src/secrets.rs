@@ -82,6 +82,7 @@ fn add_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
     forms.insert(value.to_vec());
     for engine in [STANDARD, URL_SAFE] {
         forms.insert(engine.encode(value).into_bytes());
+        forms.insert(engine.encode([value, b"\n"].concat()).into_bytes());
         for before in 0..3 {
             let encoded = engine.encode([&[0; 2][..before], value].concat()).into_bytes();
             // Characters that hold bits of this value alone.
@@ -100,7 +101,7 @@ fn add_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
     if let Ok(text) = std::str::from_utf8(value) {
         // As JSON and Go quote, and as a shell that is told to print its commands does.
         let quoted = Value::from(text).to_string();
-        forms.insert(quoted[1..quoted.len() - 1].as_bytes().to_vec());
+        forms.insert(quoted.as_bytes()[1..quoted.len() - 1].to_vec());
         forms.insert(text.replace('\'', r"'\''").into_bytes());
         forms.insert(text.replace('\'', r#"'"'"'"#).into_bytes());
     }
