@@ -2,6 +2,7 @@
 //! the signals by which parts wake each other.
 
 pub mod health;
+pub mod leader;
 pub mod listener;
 pub mod metrics;
 pub mod shutdown;

@@ -26,7 +26,14 @@ use crate::{
     collector, config, controllers,
     controllers::build::Controlled,
     db, dispatcher, http, jobs,
-    runtime::{Context, health::Health, listener, metrics::Metrics, shutdown},
+    runtime::{
+        Context,
+        health::{self, Health},
+        leader::{self, Leadership},
+        listener,
+        metrics::Metrics,
+        shutdown,
+    },
     tasks,
 };
 
@@ -40,7 +47,9 @@ const RETRY: Duration = Duration::from_secs(2);
 /// When the process can't be set up, or a part of it ends by itself.
 pub async fn run(config: config::Operator) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    shutdown::on_signal(stop.clone()).context("failed to listen for signals")?;
+    // The signal's own token tells an end that was asked for from one that was not.
+    let asked_to_stop = CancellationToken::new();
+    shutdown::on_signal(asked_to_stop.clone(), stop.clone()).context("failed to listen for signals")?;
     let client = Client::try_default().await.context("failed to configure the client of the API server")?;
     let health = Health::default();
     let metrics = Metrics::default();
@@ -70,23 +79,35 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         }
     });
 
-    // Postgres may come later than the operator: until then it is live and not ready.
-    if stop.run_until_cancelled(migrate(&context)).await.is_some() {
+    parts.spawn(health::watch_database(context.pool.clone(), context.health.clone(), stop.clone()));
+    // A standby has nothing to watch.
+    context.health.set_watches(true);
+    if let Some(leadership) = stop.run_until_cancelled(lead(&context, &config)).await {
+        context.health.set_watches(false);
+        parts.spawn(leader::hold(leadership, stop.clone()));
         start(&mut parts, &context, &config, &stop);
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), "the operator runs");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "this operator leads");
         // A part that ends by itself ends the process: Kubernetes starts it whole again.
         parts.join_next().await;
     }
-    let asked = stop.is_cancelled();
+    let asked = asked_to_stop.is_cancelled();
     stop.cancel();
     let _ = tokio::time::timeout(SHUTDOWN, async { while parts.join_next().await.is_some() {} }).await;
     anyhow::ensure!(asked, "a part of the operator ended by itself");
     Ok(())
 }
 
-async fn migrate(context: &Context) {
+/// Postgres may come later than the operator: until then it is live and not ready.
+async fn lead(context: &Context, config: &config::Operator) -> Leadership {
     while let Err(error) = db::MIGRATIONS.run(&context.pool).await {
         tracing::warn!(%error, "the database could not be brought up to date; it is tried again");
+        tokio::time::sleep(RETRY).await;
+    }
+    loop {
+        match leader::lead(context.client.clone(), &config.namespace, &config.instance).await {
+            Ok(leadership) => return leadership,
+            Err(error) => tracing::warn!(%error, "the lease could not be had; it is tried again"),
+        }
         tokio::time::sleep(RETRY).await;
     }
 }

@@ -1,10 +1,20 @@
 //! Whether the process lives, and whether it is ready: live is the server answering at all; ready
-//! is Postgres answering and every watch having seen its objects once.
+//! is Postgres answering and, for the leader, its watch of Pods having seen them all once.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
+
+use sqlx::PgPool;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const PERIOD: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug, Default)]
 pub struct Health {
@@ -29,6 +39,18 @@ impl Health {
             .map(|(name, _)| name)
             .collect()
     }
+}
+
+/// Asks Postgres, again and again, whether it is there.
+pub async fn watch_database(pool: PgPool, health: Health, stop: CancellationToken) {
+    stop.run_until_cancelled(async {
+        loop {
+            let answer = timeout(PATIENCE, crate::db::ping(&pool)).await;
+            health.set_database(matches!(answer, Ok(Ok(()))));
+            tokio::time::sleep(PERIOD).await;
+        }
+    })
+    .await;
 }
 
 #[cfg(test)]

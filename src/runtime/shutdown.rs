@@ -3,11 +3,11 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Cancels `stop` at the first signal.
+/// Cancels `asked`, then `stop`, at the first signal.
 ///
 /// # Errors
 /// When the process can't listen for signals.
-pub fn on_signal(stop: CancellationToken) -> std::io::Result<()> {
+pub fn on_signal(asked: CancellationToken, stop: CancellationToken) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
@@ -16,6 +16,7 @@ pub fn on_signal(stop: CancellationToken) -> std::io::Result<()> {
             _ = interrupt.recv() => {}
         }
         tracing::info!("asked to stop");
+        asked.cancel();
         stop.cancel();
     });
     Ok(())

@@ -168,6 +168,11 @@ fn build_failure(method: Method, end: &ContainerEnd, tail: &[String]) -> Outcome
         // Nothing was started: there is no exit code of a builder.
         return Outcome::failed(failure.reason.parse().unwrap_or(Reason::Internal), None, failure.message);
     }
+    if report.terminated {
+        // Not asked for by us: then it would be a cancellation, decided before.
+        let message = "the Pod was ended from outside before the build had: its Job or Pod was deleted".to_owned();
+        return Outcome::failed(Reason::JobDeleted, None, message);
+    }
     if let Some(error) = report.error {
         return Outcome::failed(Reason::AgentLost, code, error);
     }
@@ -425,6 +430,15 @@ mod tests {
         let outcome = outcome(Method::Buildx, &built(&report), &[]);
         assert_eq!(short(&outcome), (Status::Failed, "TimedOut", "build", None));
         assert_eq!(outcome.result_status(), "timeout");
+    }
+
+    #[test]
+    fn a_build_whose_pod_was_told_to_end_by_someone_else_is_not_the_builders_failure() {
+        let mut report = agent(143, 1);
+        report.terminated = true;
+        let outcome =
+            outcome(Method::Container, &built(&report), &["Error: building at STEP \"RUN x\": exit status 143"]);
+        assert_eq!(short(&outcome), (Status::Failed, "JobDeleted", "build", None));
     }
 
     #[test]
