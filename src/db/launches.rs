@@ -135,6 +135,10 @@ pub struct Ending {
     pub method: Method,
     pub spec: Value,
     pub cancel: Option<Reason>,
+    /// The Build it belongs to.
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
     /// The last lines of the log, oldest first.
     pub tail: Vec<String>,
 }
@@ -150,6 +154,9 @@ pub async fn ending(pool: &PgPool, build: Uuid, tail_lines: i64) -> Result<Optio
             method: method(&row.build_method)?,
             spec: row.spec,
             cancel: cancel_reason(row.cancel_reason),
+            namespace: row.resource_namespace,
+            name: row.resource_name,
+            uid: row.resource_uid,
             tail: row.tail,
         })
     })

@@ -22,12 +22,16 @@ async fn at_work(tenant: &Tenant) -> Vec<Uuid> {
     ids
 }
 
-async fn ended_as_deleted(tenant: &Tenant, id: Uuid) {
-    let result = watching::eventually("the end of a deleted build", async || {
+async fn result(tenant: &Tenant, id: Uuid) -> Value {
+    watching::eventually("the end of the build", async || {
         let result = rows::build_results(&tenant.pool, id).await;
         (result != Value::Null).then_some(result)
     })
-    .await;
+    .await
+}
+
+async fn ended_as_deleted(tenant: &Tenant, id: Uuid) {
+    let result = result(tenant, id).await;
     assert_eq!((&result["status"], &result["failure_reason"]), (&json!("cancelled"), &json!("Deleted")), "{result:#}");
     assert_eq!(rows::history(&tenant.pool, id).await, "queued → in_progress → cancelled");
     let log = rows::log(&tenant.pool, id).await;
@@ -54,6 +58,21 @@ async fn deleting_a_build_ends_its_run_and_keeps_its_rows() {
         for pod in pods {
             let name = pod.name_any();
             watching::until(&tenant.pods(), &name, "the Pod to go", |pod: Option<&Pod>| pod.is_none()).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_deleted_by_hand_fails_its_build_and_says_so() {
+    tenant("job-deleted", "privileged", async |tenant| {
+        for id in at_work(tenant).await {
+            let job = tenant.jobs_of(id).await.pop().expect("it has a Job").name_any();
+            tenant.jobs().delete(&job, &DeleteParams::background()).await.expect("it can be deleted");
+            let result = result(tenant, id).await;
+            assert_eq!((&result["status"], &result["failure_reason"]), (&json!("failed"), &json!("JobDeleted")));
+            assert_eq!(rows::history(&tenant.pool, id).await, "queued → in_progress → failed");
+            assert_eq!(tenant.jobs_of(id).await.len(), 0, "no second Job is made");
         }
     })
     .await;

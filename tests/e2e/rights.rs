@@ -32,6 +32,9 @@ const RIGHTS: [(&str, &str); 10] = [
     ("events.k8s.io/events", "create patch"),
 ];
 
+/// The same in the operator's own namespace alone: by which lease it leads.
+const RIGHTS_AT_HOME: [(&str, &str); 1] = [("coordination.k8s.io/leases", "get create patch")];
+
 /// A client that is this service account to the API server.
 async fn acting_as(account: &str) -> Client {
     let mut config = cluster::config().await;
@@ -69,11 +72,12 @@ async fn the_operator_has_exactly_these_rights_everywhere() {
     let operator = acting_as(OPERATOR).await;
     // An account nobody bound anything to has what every authenticated one has.
     let anyone = acting_as("nobody-in-particular").await;
-    let expected: BTreeSet<(String, String)> = RIGHTS
-        .iter()
-        .flat_map(|(what, verbs)| verbs.split(' ').map(|verb| ((*what).to_owned(), verb.to_owned())))
-        .collect();
-    for namespace in ["default", "kube-system", NAMESPACE] {
+    for (namespace, more) in [("default", &[][..]), ("kube-system", &[]), (NAMESPACE, &RIGHTS_AT_HOME)] {
+        let expected: BTreeSet<(String, String)> = RIGHTS
+            .iter()
+            .chain(more)
+            .flat_map(|(what, verbs)| verbs.split(' ').map(|verb| ((*what).to_owned(), verb.to_owned())))
+            .collect();
         let everyones = rights(&anyone, namespace).await;
         let found: BTreeSet<_> = rights(&operator, namespace).await.difference(&everyones).cloned().collect();
         let too_many: Vec<_> = found.difference(&expected).collect();

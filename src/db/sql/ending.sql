@@ -3,6 +3,9 @@ select
     c.build_method,
     c.spec,
     b.cancel_reason,
+    b.resource_namespace,
+    b.resource_name,
+    b.resource_uid,
     array(
         select tail.log_content
         from (
