@@ -56,7 +56,7 @@ async fn is_deleted(context: &Context, attempt: &launches::Ending) -> Result<boo
     let builds: Api<Build> = Api::namespaced(context.client.clone(), &attempt.namespace);
     let build = builds.get_metadata_opt(&attempt.name).await?;
     let lives = |build: &_| ResourceExt::uid(build).is_some_and(|uid| uid == attempt.uid);
-    if !build.filter(lives).is_some_and(|build| build.metadata.deletion_timestamp.is_none()) {
+    if build.filter(lives).is_none_or(|build| build.metadata.deletion_timestamp.is_some()) {
         return Ok(true);
     }
     let namespaces: Api<Namespace> = Api::all(context.client.clone());
