@@ -30,6 +30,9 @@ pub const METADATA_FILE: &str = "/image-factory/out/metadata.json";
 /// Created by the agent at its first start; one that finds it refuses to start a second time.
 pub const STARTED_MARKER: &str = "/image-factory/started";
 
+/// Where `prepare`, and no other container, finds the Secret of a Git source.
+pub const GIT_CREDENTIALS: &str = "/var/run/image-factory/git";
+
 /// Where the operator's image keeps the agent that `prepare` copies to the volume.
 pub const AGENT_IN_IMAGE: &str = "/usr/local/bin/image-factory-agent";
 
