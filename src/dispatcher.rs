@@ -90,6 +90,6 @@ async fn launch_or_end(context: &Context, attempt: &Unlaunched) -> Result<(), Er
 async fn end(context: &Context, id: Uuid, status: Status, reason: Reason, message: String) -> Result<(), Error> {
     let failure = Failure { reason, class: reason.class(), stage: reason.stage(), message };
     let outcome = Outcome { status, exit_code: None, failure: Some(failure), image: None };
-    results::finish(&context.pool, id, &outcome, results::Durations::default(), Duration::ZERO).await?;
+    results::finish(&context.pool, id, &outcome, results::Durations::default(), None, Duration::ZERO).await?;
     Ok(())
 }

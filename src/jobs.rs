@@ -7,13 +7,14 @@
 mod buildx;
 mod container;
 pub mod labels;
+pub mod source;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use image_factory_core::{
     ids,
     method::Method,
-    pod::{AGENT, INLINE_CHUNK_PREFIX, INLINE_COUNT_VARIABLE, INSPECT_CONTAINER, PREPARE_CONTAINER, VOLUME},
+    pod::{AGENT, INSPECT_CONTAINER, PREPARE_CONTAINER, VOLUME},
     reference::Reference,
 };
 use k8s_openapi::{
@@ -32,7 +33,6 @@ use uuid::Uuid;
 use crate::{
     config::Images,
     crd::build::{Build, BuildSpec},
-    source,
 };
 
 /// How much longer than its timeout a Pod may live: the agent ends the build in time, this is for a
@@ -63,6 +63,7 @@ pub struct Launch {
 pub struct Settings {
     pub images: Images,
     pub insecure_registries: Vec<String>,
+    pub sources: source::Settings,
 }
 
 /// What a method adds to the common Pod.
@@ -102,7 +103,8 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
     let name = ids::job_name(&launch.build, launch.id);
     let labels = labels::of(launch);
     let inspect = inspect(launch, settings, &insecure, &builder.digest_from);
-    let mut init_containers = vec![prepare(launch, settings, &builder.files)];
+    let source = source::source(launch, &settings.sources);
+    let mut init_containers = vec![prepare(launch, settings, &builder.files, &source)];
     init_containers.extend(builder.sidecars);
     init_containers.push(builder.build);
     let mut volumes = vec![Volume {
@@ -111,6 +113,7 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
         ..Volume::default()
     }];
     volumes.extend(builder.volumes);
+    volumes.extend(source.volumes);
     let deadline = launch.spec.timeout() + DEADLINE_MARGIN;
     Ok(Job {
         metadata: ObjectMeta {
@@ -185,7 +188,7 @@ fn owner(launch: &Launch) -> OwnerReference {
     }
 }
 
-fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)]) -> Container {
+fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)], source: &source::Source) -> Container {
     let spec = &launch.spec;
     let mut args = vec!["prepare".to_owned(), format!("--context={}", spec.context)];
     if let Some(dockerfile) = spec.dockerfile() {
@@ -194,21 +197,17 @@ fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)]) -> Co
     for (name, content) in files {
         args.push(format!("--file={name}={content}"));
     }
-    let chunks = match &spec.source.inline {
-        Some(inline) => source::encode_inline(&inline.files),
-        None => Vec::new(),
-    };
-    let mut env = vec![variable(INLINE_COUNT_VARIABLE, &chunks.len().to_string())];
-    env.extend(
-        chunks.iter().enumerate().map(|(index, chunk)| variable(&format!("{INLINE_CHUNK_PREFIX}{index}"), chunk)),
-    );
+    args.extend(source.args.iter().cloned());
+    let mut mounts = vec![shared_volume()];
+    mounts.extend(source.mounts.iter().cloned());
     Container {
         name: PREPARE_CONTAINER.to_owned(),
         image: Some(settings.images.operator.clone()),
         args: Some(args.iter().map(|arg| literal(arg)).collect()),
-        env: Some(env),
-        volume_mounts: Some(vec![shared_volume()]),
-        resources: Some(resources([("cpu", "10m"), ("memory", "32Mi")], [("memory", "512Mi")])),
+        env: Some(source.env.clone()),
+        volume_mounts: Some(mounts),
+        // Git holds what it fetches in memory while it checks it.
+        resources: Some(resources([("cpu", "10m"), ("memory", "32Mi")], [("memory", "1Gi")])),
         security_context: Some(restricted()),
         ..Container::default()
     }

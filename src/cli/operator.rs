@@ -63,6 +63,10 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         jobs: Arc::new(jobs::Settings {
             images: config.images.clone(),
             insecure_registries: config.insecure_registries.iter().filter(|host| !host.is_empty()).cloned().collect(),
+            sources: jobs::source::Settings {
+                insecure_protocols: config.source_protocols.clone(),
+                mebibytes: config.source_mebibytes.get(),
+            },
         }),
         metrics: metrics.clone(),
         health: health.clone(),

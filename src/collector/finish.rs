@@ -3,7 +3,7 @@
 use image_factory_core::{
     outcome::{ContainerEnd, Ending, Evidence, decide},
     push,
-    report::AgentReport,
+    report::{AgentReport, SourceFacts},
     status::Status,
 };
 use uuid::Uuid;
@@ -21,7 +21,13 @@ use crate::{
 /// Enough of the log's end for the builder's last words and the lines of its push.
 const TAIL_LINES: i64 = 200;
 
-pub async fn finish(context: &Context, build: Uuid, ending: &Ending, inspection: Option<&str>) -> Result<(), Error> {
+pub async fn finish(
+    context: &Context,
+    build: Uuid,
+    ending: &Ending,
+    inspection: Option<&str>,
+    source: Option<&SourceFacts>,
+) -> Result<(), Error> {
     // Read now: a cancellation may have come while the build was followed.
     let Some(attempt) = launches::followed(&context.pool, build).await? else { return Ok(()) };
     if attempt.status != Status::InProgress {
@@ -38,7 +44,7 @@ pub async fn finish(context: &Context, build: Uuid, ending: &Ending, inspection:
     };
     let job_ttl = serde_json::from_value(attempt.spec)
         .map_or_else(|_| BuildSpec::DEFAULT_JOB_TTL, |spec: BuildSpec| spec.job_ttl());
-    if results::finish(&context.pool, build, &outcome, durations, job_ttl).await? {
+    if results::finish(&context.pool, build, &outcome, durations, source, job_ttl).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
         let labels =
