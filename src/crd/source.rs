@@ -28,8 +28,8 @@ pub struct Source {
     pub inline: Option<InlineSource>,
 }
 
-/// A Git repository. The rules for its address and revision stand in words of code in the core crate too, which has the
-/// last word where they are used.
+// The rules for address and revision stand in core's `git` too, which is asked again where they are used.
+/// A Git repository.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
