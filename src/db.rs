@@ -60,5 +60,11 @@ pub fn pool(database: &config::Database) -> Result<PgPool> {
     Ok(PgPoolOptions::new()
         .max_connections(u32::from(database.connections.get()))
         .acquire_timeout(Duration::from_secs(10))
-        .connect_lazy_with(options.application_name("image-factory")))
+        .connect_lazy_with(
+            options
+                .application_name("image-factory")
+                // Compiling a query takes Postgres longer than running any of ours: a claim of a
+                // millisecond took a second, under the lock.
+                .options([("jit", "off")]),
+        ))
 }

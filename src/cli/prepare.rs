@@ -155,12 +155,11 @@ fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<Option<
         fs::write(&path, &file.content).map_err(|error| failed("write", &path, &error))?;
     }
 
-    let facts = match &arguments.git_url {
-        Some(url) => Some(fetch(arguments, url, &source_folder)?),
-        None => {
-            write_inline(chunks, &source_folder)?;
-            None
-        }
+    let facts = if let Some(url) = &arguments.git_url {
+        Some(fetch(arguments, url, &source_folder)?)
+    } else {
+        write_inline(chunks, &source_folder)?;
+        None
     };
     source::check_paths(&source_folder, &arguments.context, arguments.dockerfile.as_deref())
         .map_err(|error| PodFailure::from(&error))?;

@@ -1,25 +1,30 @@
-//! The end of an attempt: decides its outcome and writes it, once.
+//! The end of an attempt: decides its outcome and writes it, once. Where something from outside ended
+//! the Pod, it first asks the cluster whether the Build is being deleted: its own watch may be behind.
 
 use image_factory_core::{
     outcome::{ContainerEnd, Ending, Evidence, decide},
     push,
+    reason::Reason,
     report::{AgentReport, SourceFacts},
-    status::Status,
 };
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, ResourceExt};
 use uuid::Uuid;
 
 use super::Error;
 use crate::{
-    crd::BuildSpec,
+    crd::{Build, BuildSpec},
     db::{
-        launches, logs,
+        launches,
         results::{self, Durations},
     },
-    runtime::{Context, metrics::Ended},
+    runtime::Context,
 };
 
 /// Enough of the log's end for the builder's last words and the lines of its push.
 const TAIL_LINES: i64 = 200;
+/// What a Pod looks like that was ended by someone else.
+const FROM_OUTSIDE: [Reason; 3] = [Reason::JobDeleted, Reason::AgentLost, Reason::Internal];
 
 pub async fn finish(
     context: &Context,
@@ -28,17 +33,17 @@ pub async fn finish(
     inspection: Option<&str>,
     source: Option<&SourceFacts>,
 ) -> Result<(), Error> {
-    // Read now: a cancellation may have come while the build was followed.
-    let Some(attempt) = launches::followed(&context.pool, build).await? else { return Ok(()) };
-    if attempt.status != Status::InProgress {
-        return Ok(());
+    let Some(attempt) = launches::ending(&context.pool, build, TAIL_LINES).await? else { return Ok(()) };
+    let (method, tail) = (attempt.method, &attempt.tail);
+    let decided = |cancelled| decide(Evidence { method, ending, inspection, tail, cancelled });
+    let mut outcome = decided(attempt.cancel);
+    let reason = outcome.failure.as_ref().map(|failure| failure.reason);
+    if reason.is_some_and(|reason| FROM_OUTSIDE.contains(&reason)) && is_deleted(context, &attempt).await? {
+        outcome = decided(Some(Reason::Deleted));
     }
-    let tail = logs::tail(&context.pool, build, TAIL_LINES).await?;
-    let method = attempt.method;
-    let outcome = decide(Evidence { method, ending, inspection, tail: &tail, cancelled: attempt.cancel });
     let durations = match ending {
         Ending::Build(end) | Ending::Inspect { build: end, .. } => {
-            durations(end, |report| push::milliseconds(method, report, &tail))
+            durations(end, |report| push::milliseconds(method, report, tail))
         }
         _ => Durations::default(),
     };
@@ -47,11 +52,22 @@ pub async fn finish(
     if results::finish(&context.pool, build, &outcome, durations, source, job_ttl).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
-        let labels =
-            Ended { method: method.to_string(), status: outcome.result_status().to_owned(), reason: reason.to_owned() };
-        context.metrics.builds_ended.get_or_create(&labels).inc();
+        context.metrics.ended(method, &outcome);
     }
     Ok(())
+}
+
+/// Whether the Build, or its whole namespace, is gone or on its way out.
+async fn is_deleted(context: &Context, attempt: &launches::Ending) -> Result<bool, Error> {
+    let builds: Api<Build> = Api::namespaced(context.client.clone(), &attempt.namespace);
+    let build = builds.get_metadata_opt(&attempt.name).await?;
+    let lives = |build: &_| ResourceExt::uid(build).is_some_and(|uid| uid == attempt.uid);
+    if build.filter(lives).is_none_or(|build| build.metadata.deletion_timestamp.is_some()) {
+        return Ok(true);
+    }
+    let namespaces: Api<Namespace> = Api::all(context.client.clone());
+    let namespace = namespaces.get_metadata_opt(&attempt.namespace).await?;
+    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
 /// The agent times its commands to the millisecond; without its report the kubelet's seconds count.

@@ -63,8 +63,8 @@ impl<'a> Log<'a> {
             container: Some(container.to_owned()),
             follow,
             timestamps: true,
-            // Whole seconds: what was stored of this second comes again and is skipped.
-            since_time: cursor.last_timestamp,
+            // What was stored of this second comes again and is skipped.
+            since_time: cursor.last_timestamp.map(whole_second),
             ..LogParams::default()
         };
         let mut stream = std::pin::pin!(pods.log_stream(pod, &params).await?);
@@ -174,6 +174,11 @@ impl<'a> Log<'a> {
     }
 }
 
+/// The second a time is in. The client rounds to the nearest, which can be after lines not yet stored.
+fn whole_second(at: jiff::Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
 /// Passes over lines that the cursor has counted already.
 struct Skip {
     until: Option<jiff::Timestamp>,
@@ -219,6 +224,17 @@ mod tests {
         let mut skip = Skip::new(&cursor);
         let passed: Vec<bool> = [9, 10, 10, 10, 10, 11, 11].map(|second| skip.passes(&line(second))).to_vec();
         assert_eq!(passed, [true, true, true, false, false, false, false]);
+    }
+
+    #[test]
+    fn a_second_reading_begins_before_what_is_not_yet_stored() {
+        for (stored, begins) in [
+            ("2026-11-24T10:00:00.95Z", "2026-11-24T10:00:00Z"),
+            ("2026-11-24T10:00:00.499999Z", "2026-11-24T10:00:00Z"),
+            ("2026-11-24T10:00:01Z", "2026-11-24T10:00:01Z"),
+        ] {
+            assert_eq!(whole_second(stored.parse().unwrap()).to_string(), begins);
+        }
     }
 
     #[test]

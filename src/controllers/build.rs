@@ -35,6 +35,7 @@ pub type Guarded = DeserializeGuard<Build>;
 /// Reconciles that may run at once; below the size of the pool.
 const CONCURRENCY: u16 = 16;
 const RETRY: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 pub struct Controlled {
     pub context: Context,
@@ -115,11 +116,13 @@ async fn reconcile_build(build: Arc<Guarded>, controlled: Arc<Controlled>) -> Re
         Err(error) => return Err(Error::Unreadable(error.error.clone())),
     };
     let loaded = load::load(&controlled, build).await?;
-    let refused = validate::refusal(&build.spec, &loaded.namespace, &controlled.context.jobs.sources);
+    let refused = validate::refusal(&build.spec, &loaded.namespace, &controlled.context.jobs);
     let plan = plan::plan(&plan::Desired::of(build)?, loaded.newest.as_ref());
     let newest = apply::apply(&controlled, build, &loaded, plan, refused).await?;
     report::report(&controlled.context, build, newest.as_ref()).await?;
-    Ok(Action::await_change())
+    // A change of the rows wakes this; the timer is for the message that was lost.
+    let live = newest.is_some_and(|newest| !newest.status.is_terminal());
+    Ok(if live { Action::requeue(LOOK_AGAIN) } else { Action::await_change() })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]

@@ -1,7 +1,11 @@
 //! Running attempts as the dispatcher and the collector see them: what to launch, what to stop,
 //! what to follow.
 
-use image_factory_core::{method::Method, reason::Reason, status::Status};
+use image_factory_core::{
+    method::{Method, UnknownMethod},
+    reason::Reason,
+    status::Status,
+};
 use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -17,6 +21,7 @@ pub struct Unlaunched {
     pub uid: String,
     pub project: String,
     pub worker: String,
+    pub method: Method,
     pub spec: Value,
     /// Why it shall stop before it has started, where it shall.
     pub cancel: Option<Reason>,
@@ -29,7 +34,7 @@ pub struct Unlaunched {
 pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
     let rows = sqlx::query!(
         "select b.id, b.resource_namespace, b.resource_name, b.resource_uid, p.name as project, w.worker_name,
-                c.spec, b.cancel_reason
+                c.build_method, c.spec, b.cancel_reason
          from builds b
          join projects p on p.id = b.project_id
          join build_workers w on w.id = b.worker_id
@@ -39,30 +44,35 @@ pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
     )
     .fetch_all(pool)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Unlaunched {
-            id: row.id,
-            namespace: row.resource_namespace,
-            name: row.resource_name,
-            uid: row.resource_uid,
-            project: row.project,
-            worker: row.worker_name,
-            spec: row.spec,
-            cancel: cancel_reason(row.cancel_reason),
+    rows.into_iter()
+        .map(|row| {
+            Ok(Unlaunched {
+                id: row.id,
+                namespace: row.resource_namespace,
+                name: row.resource_name,
+                uid: row.resource_uid,
+                project: row.project,
+                worker: row.worker_name,
+                method: method(&row.build_method)?,
+                spec: row.spec,
+                cancel: cancel_reason(row.cancel_reason),
+            })
         })
-        .collect())
+        .collect()
 }
 
-/// The Job of the attempt exists.
+/// The Jobs of these attempts exist.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn job_created(pool: &PgPool, build: Uuid) -> Result<()> {
+pub async fn jobs_created(pool: &PgPool, builds: &[Uuid]) -> Result<()> {
+    if builds.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "update builds set job_created_at = now()
-         where id = $1 and status = 'in_progress' and job_created_at is null",
-        build
+         where id = any($1) and status = 'in_progress' and job_created_at is null",
+        builds
     )
     .execute(pool)
     .await?;
@@ -96,11 +106,8 @@ pub async fn stopping(pool: &PgPool) -> Result<Vec<Stopping>> {
 pub struct Followed {
     pub id: Uuid,
     pub status: Status,
-    pub method: Method,
     pub namespace: String,
     pub name: String,
-    pub spec: Value,
-    pub cancel: Option<Reason>,
 }
 
 /// The attempt with this id, whatever its status.
@@ -108,25 +115,49 @@ pub struct Followed {
 /// # Errors
 /// When the query fails.
 pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
-    let row = sqlx::query!(
-        "select b.id, b.status, c.build_method, b.resource_namespace, b.resource_name, c.spec, b.cancel_reason
-         from builds b join build_configs c on c.build_id = b.id where b.id = $1",
-        build
-    )
-    .fetch_optional(pool)
-    .await?;
+    let row = sqlx::query!("select id, status, resource_namespace, resource_name from builds where id = $1", build)
+        .fetch_optional(pool)
+        .await?;
     row.map(|row| {
         Ok(Followed {
             id: row.id,
             status: builds::status(&row.status)?,
-            method: row
-                .build_method
-                .parse()
-                .map_err(|error: image_factory_core::method::UnknownMethod| Error::Row(error.to_string()))?,
             namespace: row.resource_namespace,
             name: row.resource_name,
+        })
+    })
+    .transpose()
+}
+
+/// What an attempt's end is decided with, read when it ends: a cancellation may have come meanwhile.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    pub method: Method,
+    pub spec: Value,
+    pub cancel: Option<Reason>,
+    /// The Build it belongs to.
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// The last lines of the log, oldest first.
+    pub tail: Vec<String>,
+}
+
+/// `None`: the attempt does not run (any more).
+///
+/// # Errors
+/// When the query fails or the row holds what this version does not know.
+pub async fn ending(pool: &PgPool, build: Uuid, tail_lines: i64) -> Result<Option<Ending>> {
+    let row = sqlx::query_file!("src/db/sql/ending.sql", build, tail_lines).fetch_optional(pool).await?;
+    row.map(|row| {
+        Ok(Ending {
+            method: method(&row.build_method)?,
             spec: row.spec,
             cancel: cancel_reason(row.cancel_reason),
+            namespace: row.resource_namespace,
+            name: row.resource_name,
+            uid: row.resource_uid,
+            tail: row.tail,
         })
     })
     .transpose()
@@ -145,6 +176,10 @@ pub async fn launched(pool: &PgPool, seconds: f64) -> Result<Vec<Uuid>> {
     )
     .fetch_all(pool)
     .await?)
+}
+
+fn method(text: &str) -> Result<Method> {
+    text.parse().map_err(|error: UnknownMethod| Error::Row(error.to_string()))
 }
 
 fn cancel_reason(text: Option<String>) -> Option<Reason> {

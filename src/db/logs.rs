@@ -105,22 +105,6 @@ pub async fn bytes(pool: &PgPool, build: Uuid) -> Result<u64> {
     Ok(bytes.unsigned_abs())
 }
 
-/// The last lines, oldest first.
-///
-/// # Errors
-/// When the query fails.
-pub async fn tail(pool: &PgPool, build: Uuid, lines: i64) -> Result<Vec<String>> {
-    let mut tail = sqlx::query_scalar!(
-        "select log_content from build_logs where build_id = $1 order by line_number desc limit $2",
-        build,
-        lines
-    )
-    .fetch_all(pool)
-    .await?;
-    tail.reverse();
-    Ok(tail)
-}
-
 /// Rows in COPY's text format: <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2>.
 fn copy_text(build: Uuid, first: i64, lines: &[Line]) -> Vec<u8> {
     let build_id = build.to_string();

@@ -33,6 +33,8 @@ pub async fn claim(pool: &PgPool) -> Result<Vec<Uuid>> {
         .collect();
     let room: i32 = workers.iter().map(|worker| worker.limit - worker.running).sum();
     if room <= 0 {
+        super::workers::count_running(&mut tx).await?;
+        tx.commit().await?;
         return Ok(Vec::new());
     }
     let rows = sqlx::query_file!("src/db/sql/heads.sql", room).fetch_all(&mut *tx).await?;
@@ -65,9 +67,8 @@ pub async fn claim(pool: &PgPool) -> Result<Vec<Uuid>> {
         })
         .collect();
     let claimed = transitions::apply(&mut tx, Status::Queued, Status::InProgress, &changes).await?;
-    if !claimed.is_empty() {
-        super::workers::count_running(&mut tx).await?;
-    }
+    // Always: what woke this claim may have been the end of a build.
+    super::workers::count_running(&mut tx).await?;
     tx.commit().await?;
     Ok(claimed)
 }

@@ -9,8 +9,8 @@ use super::{Launch, variable};
 use crate::{crd::source::GitSource, source};
 
 const CREDENTIALS_VOLUME: &str = "git-credentials";
-/// Only `prepare` mounts the Secret, and as a user that does not own its files: without read permission for all it could
-/// not read them. (A group for the Pod's volumes would reach into those of the builder.)
+/// Only `prepare` mounts the Secret, and its user does not own the files. (A group for the Pod's volumes would reach into
+/// those of the builder.)
 const CREDENTIALS_MODE: i32 = 0o444;
 
 /// The operator's rules for sources.
@@ -112,6 +112,7 @@ mod tests {
         jobs::Settings {
             images: Images {
                 operator: "operator".to_owned(),
+                kaniko: String::new(),
                 buildx: "buildx".to_owned(),
                 buildkit: "buildkit".to_owned(),
                 container: "buildah".to_owned(),

@@ -130,7 +130,7 @@ impl Fetch<'_> {
     }
 
     fn commit(&self, commit: &str) -> Result<(), SourceError> {
-        let by_id = self.retried(&self.fetch_argv(self.wanted.depth, &[commit]));
+        let by_id = self.retried(&fetch_argv(self.wanted.depth, &[commit]));
         match by_id {
             Err(Failure::Exit { lines, .. }) if trouble(&lines) == Trouble::OnlyReferences => {
                 println!("the server gives no commit by its id: all branches and tags are fetched");
@@ -151,18 +151,7 @@ impl Fetch<'_> {
     }
 
     fn fetch(&self, depth: u32, refspecs: &[&str]) -> Result<(), SourceError> {
-        self.retried(&self.fetch_argv(depth, refspecs)).map(drop).map_err(|failure| self.explain(failure, "fetch"))
-    }
-
-    fn fetch_argv(&self, depth: u32, refspecs: &[&str]) -> Vec<String> {
-        let mut argv: Vec<String> =
-            ["fetch", "--no-progress", "--no-tags", "--no-recurse-submodules"].map(str::to_owned).to_vec();
-        if depth > 0 {
-            argv.push(format!("--depth={depth}"));
-        }
-        argv.extend(["--", "origin"].map(str::to_owned));
-        argv.extend(refspecs.iter().map(|refspec| (*refspec).to_owned()));
-        argv
+        self.retried(&fetch_argv(depth, refspecs)).map(drop).map_err(|failure| self.explain(failure, "fetch"))
     }
 
     fn submodules(&self) -> Result<(), SourceError> {
@@ -194,26 +183,12 @@ impl Fetch<'_> {
 
     fn remote(&self, argv: &[&str]) -> Result<String, SourceError> {
         let name = argv.first().copied().unwrap_or_default();
-        self.patiently(|| self.command.capture(argv)).map_err(|failure| self.explain(failure, name))
+        patiently(|| self.command.capture(argv)).map_err(|failure| self.explain(failure, name))
     }
 
     fn retried(&self, argv: &[String]) -> Result<String, Failure> {
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-        self.patiently(|| self.command.echo(&argv))
-    }
-
-    /// Again after a while where the server did not answer.
-    fn patiently(&self, run: impl Fn() -> Result<String, Failure>) -> Result<String, Failure> {
-        for pause in PAUSES {
-            match run() {
-                Err(Failure::Exit { lines, .. }) if trouble(&lines) == Trouble::Unavailable => {
-                    println!("the server does not answer; it is asked again in {} s", pause.as_secs());
-                    std::thread::sleep(pause);
-                }
-                other => return other,
-            }
-        }
-        run()
+        patiently(|| self.command.echo(&argv))
     }
 
     fn no_revision(&self) -> SourceError {
@@ -317,6 +292,31 @@ impl Fetch<'_> {
         let said = if said.is_empty() { String::new() } else { format!("; git said: {said}") };
         SourceError::git(reason, format!("{message}{said}"))
     }
+}
+
+fn fetch_argv(depth: u32, refspecs: &[&str]) -> Vec<String> {
+    let mut argv: Vec<String> =
+        ["fetch", "--no-progress", "--no-tags", "--no-recurse-submodules"].map(str::to_owned).to_vec();
+    if depth > 0 {
+        argv.push(format!("--depth={depth}"));
+    }
+    argv.extend(["--", "origin"].map(str::to_owned));
+    argv.extend(refspecs.iter().map(|refspec| (*refspec).to_owned()));
+    argv
+}
+
+/// Again after a while where the server did not answer.
+fn patiently(run: impl Fn() -> Result<String, Failure>) -> Result<String, Failure> {
+    for pause in PAUSES {
+        match run() {
+            Err(Failure::Exit { lines, .. }) if trouble(&lines) == Trouble::Unavailable => {
+                println!("the server does not answer; it is asked again in {} s", pause.as_secs());
+                std::thread::sleep(pause);
+            }
+            other => return other,
+        }
+    }
+    run()
 }
 
 /// The line that says most: the last one that names itself an error.

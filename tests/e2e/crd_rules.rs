@@ -15,6 +15,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use super::cluster::client;
 use cases::cases;
 
 fn smallest(kind: &str) -> Value {
@@ -55,12 +56,6 @@ fn merged(mut into: Value, patch: &Value) -> Value {
         }
         _ => patch.clone(),
     }
-}
-
-async fn client() -> Client {
-    // Fails when another test was first, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::try_default().await.expect("KUBECONFIG names a cluster")
 }
 
 async fn dry_run(client: &Client, kind: &str, object: &Value) -> kube::Result<DynamicObject> {

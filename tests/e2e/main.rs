@@ -1,3 +1,24 @@
 //! Tests against a real cluster, the one KUBECONFIG names: `make up` starts it and installs the chart.
+//!
+//! Each test that builds has a namespace of its own (`tenant`), waits by watching (`watching`), and
+//! compares three witnesses: the cluster, the rows in Postgres (`rows`), and the registry (`registry`).
+
+mod budgets;
+mod cluster;
+mod registry;
+mod rows;
+mod tenant;
+mod watching;
 
 mod crd_rules;
+mod deleted_builds;
+mod examples;
+mod failing_builds;
+mod job_ttl;
+mod killed_operator;
+mod limits;
+mod refused_specs;
+mod rights;
+mod runs;
+mod stopped_builds;
+mod successful_builds;

@@ -23,16 +23,16 @@ struct Prepared {
 
 impl Prepared {
     fn facts(&self) -> &SourceFacts {
-        self.report.source.as_ref().unwrap_or_else(|| panic!("a commit: {}", self.lines))
+        self.report.source.as_ref().expect(&self.lines)
     }
 
     fn failure(&self) -> (&str, &str) {
-        let failure = self.report.failure.as_ref().unwrap_or_else(|| panic!("a failure: {}", self.lines));
+        let failure = self.report.failure.as_ref().expect(&self.lines);
         (&failure.reason, &failure.message)
     }
 
     fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.source.join(path)).unwrap_or_else(|error| panic!("{path}: {error}: {}", self.lines))
+        fs::read_to_string(self.source.join(path)).expect(&self.lines)
     }
 
     fn git(&self, argv: &[&str]) -> String {
@@ -286,8 +286,8 @@ async fn a_source_over_the_cap_or_the_time_and_a_server_that_is_away_say_so() {
     let server = Server::start().await;
     let repository = server.repository("public/large.git");
     // Noise, so that it does not compress.
-    let noise: String = (0..400_000_u64).map(|n| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
-    repository.commit("large", &[("noise", &noise)]);
+    let noise: Vec<String> = (0..400_000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string()).collect();
+    repository.commit("large", &[("noise", &noise.concat())]);
     let prepared = Pod::new(&server, "cap").flag("--git-mebibytes=1").prepare(&repository.url).await;
     let (reason, message) = prepared.failure();
     assert_eq!(reason, "InvalidSpec");

@@ -178,17 +178,14 @@ fn is_host(text: &str) -> bool {
 }
 
 fn host_and_port(address: &str) -> Option<(&str, Option<u16>)> {
-    let (host, rest) = match address.strip_prefix('[') {
-        Some(bracketed) => {
-            let (inside, rest) = bracketed.split_once(']')?;
-            let is_address = inside.contains(':')
-                && inside.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'));
-            (is_address.then(|| &address[..inside.len() + 2])?, rest)
-        }
-        None => {
-            let end = address.find(':').unwrap_or(address.len());
-            (Some(&address[..end]).filter(|host| is_host(host))?, &address[end..])
-        }
+    let (host, rest) = if let Some(bracketed) = address.strip_prefix('[') {
+        let (inside, rest) = bracketed.split_once(']')?;
+        let is_address =
+            inside.contains(':') && inside.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'));
+        (is_address.then(|| &address[..inside.len() + 2])?, rest)
+    } else {
+        let end = address.find(':').unwrap_or(address.len());
+        (Some(&address[..end]).filter(|host| is_host(host))?, &address[end..])
     };
     if rest.is_empty() {
         return Some((host, None));
@@ -254,7 +251,7 @@ pub fn check_revision(text: &str) -> Result<(), RevisionProblem> {
         && !text.contains("@{")
         && !text.contains("//")
         && !text.ends_with('/')
-        && !text.ends_with(".lock");
+        && text.strip_suffix(".lock").is_none();
     if fits { Ok(()) } else { Err(RevisionProblem) }
 }
 

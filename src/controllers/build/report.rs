@@ -76,7 +76,9 @@ fn projection(build: &Build, newest: &Newest) -> BuildStatus {
             message: Some(place.message.clone()),
         }),
         worker: newest.worker.clone(),
-        job: newest.job_created.then(|| ids::job_name(&build.name_any(), newest.id)),
+        // Its name follows from the attempt's id: known before it exists.
+        job: (newest.job_created || newest.status == Status::InProgress)
+            .then(|| ids::job_name(&build.name_any(), newest.id)),
         queued_at: Some(newest.queued_at),
         started_at: newest.started_at,
         completed_at: newest.completed_at,

@@ -10,12 +10,11 @@ use crate::{
 };
 
 /// Why this spec can't be built here; `None` where it can.
-pub fn refusal(spec: &BuildSpec, namespace: &Namespace, sources: &jobs::source::Settings) -> Option<(Reason, String)> {
-    if !jobs::is_available(spec.method) {
-        let message = format!("spec.method {} is not available in this version; use buildx or container", spec.method);
+pub fn refusal(spec: &BuildSpec, namespace: &Namespace, settings: &jobs::Settings) -> Option<(Reason, String)> {
+    if let Some(message) = jobs::unavailable(spec.method, &settings.images) {
         return Some((Reason::MethodNotAvailable, message));
     }
-    if let Some(message) = spec.source.git.as_ref().and_then(|git| source_refusal(git, sources)) {
+    if let Some(message) = spec.source.git.as_ref().and_then(|git| source_refusal(git, &settings.sources)) {
         return Some((Reason::InvalidSpec, message));
     }
     pod_security::refusal(spec.method, &namespace.name, namespace.enforced.as_deref())
@@ -36,17 +35,37 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::config::Images;
 
     fn refused(method: &str, enforced: Option<&str>) -> Option<(Reason, String)> {
-        refused_source(method, enforced, &json!({"inline": {"files": {"Dockerfile": "FROM scratch"}}}), &[])
+        refused_with("registry.test/kaniko:1", method, enforced)
+    }
+
+    fn refused_with(kaniko: &str, method: &str, enforced: Option<&str>) -> Option<(Reason, String)> {
+        let source = json!({"inline": {"files": {"Dockerfile": "FROM scratch"}}});
+        refused_source(kaniko, method, enforced, &source, &[])
     }
 
     fn refused_source(
+        kaniko: &str,
         method: &str,
         enforced: Option<&str>,
         source: &Value,
         insecure: &[Protocol],
     ) -> Option<(Reason, String)> {
+        let image = |name: &str| format!("registry.test/{name}:1");
+        let images = Images {
+            operator: image("operator"),
+            kaniko: kaniko.to_owned(),
+            buildx: image("buildx"),
+            buildkit: image("buildkit"),
+            container: image("buildah"),
+        };
+        let settings = jobs::Settings {
+            images,
+            insecure_registries: Vec::new(),
+            sources: jobs::source::Settings { insecure_protocols: insecure.to_vec(), mebibytes: 1 },
+        };
         let spec = serde_json::from_value(json!({
             "method": method,
             "source": source,
@@ -55,13 +74,13 @@ mod tests {
         .unwrap();
         let namespace =
             Namespace { name: "team-a".to_owned(), uid: "u".to_owned(), enforced: enforced.map(str::to_owned) };
-        let sources = jobs::source::Settings { insecure_protocols: insecure.to_vec(), mebibytes: 1 };
-        refusal(&spec, &namespace, &sources)
+        refusal(&spec, &namespace, &settings)
     }
 
     #[test]
     fn an_unencrypted_protocol_is_refused_unless_this_installation_allows_it() {
-        let source = |url: &str| json!({"git": {"url": url}});
+        let refused =
+            |git: Value, allowed: &[Protocol]| refused_source("", "container", None, &json!({"git": git}), allowed);
         for (url, allowed, expected) in [
             ("https://git.test/a.git", &[][..], None),
             ("http://git.test/a.git", &[], Some("http is not encrypted, and this installation does not allow it")),
@@ -71,7 +90,7 @@ mod tests {
             ("https://me:word@git.test/a.git", &[], Some("spec.source.git.url must have no password in it")),
             ("git@git.test:a.git", &[], Some("a source by ssh needs spec.source.git.credentialsSecret")),
         ] {
-            let refused = refused_source("container", None, &source(url), allowed);
+            let refused = refused(json!({"url": url}), allowed);
             match expected {
                 None => assert_eq!(refused, None, "{url}"),
                 Some(sentence) => {
@@ -81,22 +100,28 @@ mod tests {
                 }
             }
         }
-        let source = json!({"git": {"url": "https://git.test/a.git", "revision": "--upload-pack=x"}});
-        let (reason, message) = refused_source("container", None, &source, &[]).unwrap();
+        let source = json!({"url": "https://git.test/a.git", "revision": "--upload-pack=x"});
+        let (reason, message) = refused(source, &[]).unwrap();
         assert_eq!(reason, Reason::InvalidSpec);
-        assert!(
-            message.starts_with("spec.source.git.revision must be a branch, a tag or a full commit id"),
-            "{message}"
-        );
+        let sentence = "spec.source.git.revision must be a branch, a tag or a full commit id";
+        assert!(message.starts_with(sentence), "{message}");
     }
 
     #[test]
     fn a_method_of_a_later_version_is_refused_by_name() {
-        for method in ["kaniko", "paketo", "packer"] {
+        for method in ["paketo", "packer"] {
             let (reason, message) = refused(method, Some("privileged")).unwrap();
             assert_eq!(reason, Reason::MethodNotAvailable);
             assert!(message.contains(method), "{message}");
         }
+    }
+
+    #[test]
+    fn kaniko_needs_an_image_of_it() {
+        assert_eq!(refused("kaniko", Some("baseline")), None);
+        let (reason, message) = refused_with("", "kaniko", Some("baseline")).unwrap();
+        assert_eq!(reason, Reason::MethodNotAvailable);
+        assert!(message.contains("builders.kaniko.image"), "{message}");
     }
 
     #[test]

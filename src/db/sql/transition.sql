@@ -1,5 +1,6 @@
 -- Moves attempts from one status to another, each with its history row and a notification, and
 -- leaves alone those that have moved on meanwhile. The only statement that changes builds.status.
+-- A claim may have waited for its turn since its transaction began: the time is the statement's own.
 with asked as (
     select id, worker_id, reason, message, history_id
     from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[])
@@ -9,8 +10,8 @@ changed as (
     update builds
     set status = $7,
         worker_id = case $7 when 'in_progress' then asked.worker_id when 'queued' then null else builds.worker_id end,
-        started_at = case $7 when 'in_progress' then now() when 'queued' then null else builds.started_at end,
-        completed_at = case when $7 in ('success', 'failed', 'cancelled') then now() end,
+        started_at = case $7 when 'in_progress' then statement_timestamp() when 'queued' then null else builds.started_at end,
+        completed_at = case when $7 in ('success', 'failed', 'cancelled') then statement_timestamp() end,
         error_message = coalesce(asked.message, builds.error_message)
     from asked
     where builds.id = asked.id
@@ -27,7 +28,7 @@ recorded as (
            $7,
            reason,
            true,
-           now()
+           statement_timestamp()
     from changed
 )
 select id as "id!", pg_notify('image_factory_status', resource_namespace || '/' || resource_name)::text as notified

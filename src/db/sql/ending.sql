@@ -1,0 +1,22 @@
+-- What decides the end of a running attempt.
+select
+    c.build_method,
+    c.spec,
+    b.cancel_reason,
+    b.resource_namespace,
+    b.resource_name,
+    b.resource_uid,
+    array(
+        select tail.log_content
+        from (
+            select l.log_content, l.line_number
+            from build_logs l
+            where l.build_id = b.id
+            order by l.line_number desc
+            limit $2
+        ) tail
+        order by tail.line_number
+    ) as "tail!"
+from builds b
+join build_configs c on c.build_id = b.id
+where b.id = $1 and b.status = 'in_progress'

@@ -1,0 +1,87 @@
+//! The operator is killed while builds print, without a moment's notice: nothing of it may be seen in
+//! the end. Tests that run beside this one live through it too.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+use serde_json::{Value, json};
+
+use super::{
+    rights, rows,
+    tenant::{phase, status, tenant},
+    watching,
+};
+
+const TICKS: usize = 100;
+
+/// The numbers of the lines `tick <number>`, whatever the builder puts before them.
+fn ticks(log: &[String]) -> Vec<usize> {
+    // The instruction is printed too, with what stands in the Dockerfile.
+    log.iter().filter_map(|line| line.rsplit_once("tick ")?.1.parse().ok()).collect()
+}
+
+#[tokio::test]
+async fn killing_the_operator_in_the_midst_of_builds_changes_nothing_in_the_end() {
+    tenant("killed-operator", "privileged", async |tenant| {
+        let dockerfile = format!("FROM BASE\nRUN for i in $(seq 1 {TICKS}); do echo \"tick $i\"; sleep 0.1; done\n");
+        let mut ids = Vec::new();
+        for method in ["buildx", "container"] {
+            let build = tenant.apply(&tenant.manifest(method, method, &dockerfile)).await;
+            ids.push(tenant.prints(&build, "tick 10").await);
+        }
+        let mut before = Vec::new();
+        for id in &ids {
+            before.push((tenant.jobs_of(*id).await, tenant.pods_of(*id).await));
+        }
+
+        let operators: Api<Pod> = Api::namespaced(tenant.client.clone(), rights::NAMESPACE);
+        let selector = ListParams::default().labels("app.kubernetes.io/name=image-factory");
+        let killed = operators.list(&selector).await.expect("Pods can be listed").items;
+        assert!(!killed.is_empty(), "the operator runs");
+        for pod in &killed {
+            let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+            operators.delete(&pod.name_any(), &now).await.expect("it can be killed");
+        }
+        for id in &ids {
+            let stored = ticks(&rows::log(&tenant.pool, *id).await);
+            assert!(stored.len() < TICKS, "it was killed in the midst of the build");
+        }
+
+        for ((method, id), (jobs, pods)) in ["buildx", "container"].into_iter().zip(ids).zip(before) {
+            let build = tenant.finished(method, 1).await;
+            assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+            assert_eq!(rows::history(&tenant.pool, id).await, "queued → in_progress → success");
+            assert_eq!(rows::build_results(&tenant.pool, id).await["status"], "success");
+            let log = rows::log(&tenant.pool, id).await;
+            assert_eq!(ticks(&log), (1..=TICKS).collect::<Vec<_>>(), "every line once, in order");
+            let pod = pods[0].name_any();
+            let mut printed = tenant.container_log(&pod, "prepare").await;
+            printed.extend(tenant.container_log(&pod, "build").await);
+            assert_eq!(log.join("\n"), printed.join("\n"));
+
+            let attempts = tenant.attempts(&build).await;
+            assert_eq!(attempts.len(), 1, "one run, one attempt");
+            assert_eq!((&attempts[0]["cancel_reason"], &attempts[0]["worker"]), (&Value::Null, &json!("cluster")));
+            let uids =
+                |jobs: &[k8s_openapi::api::batch::v1::Job]| jobs.iter().map(ResourceExt::uid).collect::<Vec<_>>();
+            assert_eq!(uids(&tenant.jobs_of(id).await), uids(&jobs), "the same single Job");
+            let pods_after = tenant.pods_of(id).await;
+            assert_eq!(pods_after.iter().map(ResourceExt::uid).collect::<Vec<_>>(), [pods[0].uid()], "and Pod");
+        }
+
+        // Whoever runs the next test finds an operator that is ready.
+        watching::eventually("a new operator that is ready", async || {
+            let pods = operators.list(&selector).await.expect("Pods can be listed").items;
+            let new = |pod: &&Pod| killed.iter().all(|old| old.uid() != pod.uid());
+            let ready = |pod: &Pod| {
+                let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+                conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
+            };
+            pods.iter().filter(new).any(ready).then_some(())
+        })
+        .await;
+    })
+    .await;
+}

@@ -1,0 +1,68 @@
+//! A namespace's limit: never more builds at once than its policy says, and those that wait say for what.
+
+use image_factory::crd::BuildConcurrencyPolicy;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{
+    tenant::{APPLIER, Tenant, phase, status, tenant},
+    watching,
+};
+
+/// Declares how many builds the namespace runs at once, and waits until that is in force.
+pub async fn limit(tenant: &Tenant, builds: i32) {
+    let policies: Api<BuildConcurrencyPolicy> = Api::namespaced(tenant.client.clone(), &tenant.namespace);
+    let policy = json!({
+        "apiVersion": "imagefactory.dev/v1alpha1", "kind": "BuildConcurrencyPolicy",
+        "metadata": {"name": "default"}, "spec": {"maxConcurrentBuilds": builds},
+    });
+    let params = PatchParams::apply(APPLIER).force();
+    policies.patch("default", &params, &Patch::Apply(&policy)).await.expect("the API server accepts it");
+    watching::until(&policies, "default", "the policy to be in force", |policy: Option<&BuildConcurrencyPolicy>| {
+        policy.and_then(|policy| policy.status.as_ref()).is_some_and(|status| {
+            status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        })
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn builds_over_the_limit_wait_in_their_order_and_say_so() {
+    tenant("limit", "baseline", async |tenant| {
+        limit(tenant, 1).await;
+        let dockerfile = "FROM BASE\nRUN echo \"at work\" && sleep 3\n";
+        tenant.apply(&tenant.manifest("first", "container", dockerfile)).await;
+        tenant.until("first", "it to run", |build| phase(build) == "InProgress").await;
+        for (name, position) in [("second", 1), ("third", 2)] {
+            tenant.apply(&tenant.manifest(name, "container", dockerfile)).await;
+            let build = tenant.until(name, "its place in the queue", |build| !status(build)["queue"].is_null()).await;
+            let message = format!("tenant {} runs 1 of 1 builds", tenant.namespace);
+            let expected = json!({"position": position, "waitingFor": "TenantLimit", "message": message});
+            assert_eq!(status(&build)["queue"], expected);
+        }
+        // The one before it runs: it moves up.
+        tenant.until("third", "it to be the next", |build| status(build)["queue"]["position"] == 1).await;
+        for name in ["first", "second", "third"] {
+            assert_eq!(phase(&tenant.finished(name, 1).await), "Success");
+        }
+        let (builds, pairs): (i64, i64) = sqlx::query_as(
+            "with ran as (
+                 select h.build_id, h.changed_at as began,
+                        (select e.changed_at from build_status_history e where e.build_id = h.build_id and e.sequence = h.sequence + 1) as ended
+                 from build_status_history h join builds b on b.id = h.build_id
+                 where b.resource_namespace = $1 and h.to_status = 'in_progress'
+             )
+             select (select count(*) from ran where ended is not null),
+                    (select count(*) from ran a join ran b on a.build_id < b.build_id and a.began < b.ended and b.began < a.ended)",
+        )
+        .bind(&tenant.namespace)
+        .fetch_one(&tenant.pool)
+        .await
+        .expect("the history can be read");
+        assert_eq!((builds, pairs), (3, 0), "of three builds, no two ran at once");
+    })
+    .await;
+}

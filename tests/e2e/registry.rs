@@ -1,0 +1,44 @@
+//! The registry as anyone sees it, by plain http: the third witness of what was pushed.
+
+use serde_json::Value;
+
+use super::cluster;
+
+const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// What a tag stands for.
+#[derive(Debug)]
+pub struct Pushed {
+    pub digest: String,
+    /// Compressed bytes of its layers, each counted once.
+    pub layer_bytes: i64,
+    /// The configuration of the image: environment, command, labels, history.
+    pub config: Value,
+}
+
+/// `image` is `host:port/path:tag`.
+pub async fn pushed(image: &str) -> Pushed {
+    let (repository, tag) = image.rsplit_once(':').expect("an image with a tag");
+    let path = repository.strip_prefix(&format!("{}/", cluster::registry())).expect("an image of our registry");
+    let (manifest, digest) = get(path, "manifests", tag).await;
+    let mut layers: Vec<(String, i64)> = manifest["layers"]
+        .as_array()
+        .expect("an image has layers")
+        .iter()
+        .map(|layer| (layer["digest"].to_string(), layer["size"].as_i64().expect("a layer has a size")))
+        .collect();
+    layers.sort();
+    layers.dedup();
+    let (config, _) = get(path, "blobs", manifest["config"]["digest"].as_str().expect("an image has a config")).await;
+    Pushed { digest, layer_bytes: layers.iter().map(|(_, size)| size).sum(), config }
+}
+
+async fn get(path: &str, kind: &str, reference: &str) -> (Value, String) {
+    let url = format!("http://{}/v2/{path}/{kind}/{reference}", cluster::registry());
+    let request = reqwest::Client::new().get(&url).header("Accept", ACCEPT).send();
+    let response = request.await.and_then(reqwest::Response::error_for_status).expect("the registry has it");
+    let digest = response.headers().get("Docker-Content-Digest").and_then(|value| value.to_str().ok());
+    let digest = digest.unwrap_or_default().to_owned();
+    let body = response.bytes().await.expect("the registry sends it");
+    (serde_json::from_slice(&body).expect("it is JSON"), digest)
+}
