@@ -132,7 +132,7 @@ impl Fetch<'_> {
     fn commit(&self, commit: &str) -> Result<(), SourceError> {
         let by_id = self.retried(&fetch_argv(self.wanted.depth, &[commit]));
         match by_id {
-            Err(Failure::Exit { lines, .. }) if trouble(&lines) == Trouble::OnlyReferences => {
+            Err(Failure::Exit { lines, .. }) if trouble(&lines).0 == Trouble::OnlyReferences => {
                 println!("the server gives no commit by its id: all branches and tags are fetched");
                 self.fetch(0, &["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"])
             }
@@ -232,11 +232,11 @@ impl Fetch<'_> {
 
     fn explain_exit(&self, code: i32, lines: &[String], what: &str) -> SourceError {
         let url = self.url;
-        let said = last_words(lines);
+        let (trouble, said) = trouble(lines);
         let secret = self.wanted.credentials.as_ref().map(|credentials| credentials.secret.as_str());
         let in_submodule = what.starts_with("submodule");
         let whose = if in_submodule { format!("a submodule of {url}") } else { url.to_string() };
-        let (reason, message) = match (trouble(lines), secret) {
+        let (reason, message) = match (trouble, secret) {
             (Trouble::NoRevision, _) if !in_submodule => return self.no_revision(),
             (Trouble::NoRevision, _) => {
                 ("RevisionNotFound", format!("{whose} is at a commit that its repository does not have"))
@@ -309,7 +309,7 @@ fn fetch_argv(depth: u32, refspecs: &[&str]) -> Vec<String> {
 fn patiently(run: impl Fn() -> Result<String, Failure>) -> Result<String, Failure> {
     for pause in PAUSES {
         match run() {
-            Err(Failure::Exit { lines, .. }) if trouble(&lines) == Trouble::Unavailable => {
+            Err(Failure::Exit { lines, .. }) if trouble(&lines).0 == Trouble::Unavailable => {
                 println!("the server does not answer; it is asked again in {} s", pause.as_secs());
                 std::thread::sleep(pause);
             }
@@ -317,15 +317,4 @@ fn patiently(run: impl Fn() -> Result<String, Failure>) -> Result<String, Failur
         }
     }
     run()
-}
-
-/// The line that says most: the last one that names itself an error.
-fn last_words(lines: &[String]) -> &str {
-    let is_error = |line: &&String| ["fatal:", "error:", "ERROR:"].iter().any(|mark| line.contains(mark));
-    lines
-        .iter()
-        .rev()
-        .find(is_error)
-        .or_else(|| lines.iter().rev().find(|line| !line.trim().is_empty()))
-        .map_or("", |line| line.trim())
 }

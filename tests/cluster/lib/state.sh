@@ -51,6 +51,7 @@ write_env() {
 		export DATABASE_URL=$(database_url 127.0.0.1)
 		export REGISTRY=$REGISTRY
 		export GIT_URL=$GIT_URL GIT_USER=$GIT_USER GIT_PASSWORD=$(git_password)
+		export GIT_SSH_URL=$GIT_SSH_URL GIT_SSH_KEY=$GIT_SSH_KEY GIT_SSH_KNOWN_HOSTS=$GIT_SSH_KNOWN_HOSTS
 		export OPERATOR_URL=http://$NODE_IP:$OPERATOR_PORT
 		export AUDIT_LOG=$LOGS/audit.log
 		export PATH="$STATE/bin:\$PATH"

@@ -68,13 +68,17 @@ const MARKS: &[(Trouble, &[&str])] = &[
     (Trouble::Unavailable, &["rpc failed"]),
 ];
 
-/// The most telling trouble of all lines.
-pub fn trouble<S: AsRef<str>>(lines: &[S]) -> Trouble {
-    let lines: Vec<String> = lines.iter().map(|line| line.as_ref().to_lowercase()).collect();
-    MARKS
-        .iter()
-        .find(|(_, words)| lines.iter().any(|line| words.iter().all(|word| line.contains(word))))
-        .map_or(Trouble::Other, |(trouble, _)| *trouble)
+/// The most telling trouble of all lines, and the line that tells it. Of lines that tell none it is the last that names
+/// itself an error.
+pub fn trouble(lines: &[String]) -> (Trouble, &str) {
+    let lowered: Vec<String> = lines.iter().map(|line| line.to_lowercase()).collect();
+    let telling = |words: &[&str]| lowered.iter().position(|line| words.iter().all(|word| line.contains(word)));
+    if let Some((trouble, at)) = MARKS.iter().find_map(|(trouble, words)| Some((*trouble, telling(words)?))) {
+        return (trouble, lines[at].trim());
+    }
+    let error = lowered.iter().rposition(|line| line.contains("fatal:") || line.contains("error:"));
+    let last = error.or_else(|| lowered.iter().rposition(|line| !line.trim().is_empty()));
+    (Trouble::Other, last.map_or("", |at| lines[at].trim()))
 }
 
 #[cfg(test)]
@@ -146,7 +150,21 @@ mod tests {
             (&["fatal: write error: No space left on device"], Trouble::Other),
             (&[], Trouble::Other),
         ] {
-            assert_eq!(trouble(lines), expected, "{lines:?}");
+            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            assert_eq!(trouble(&lines).0, expected, "{lines:?}");
         }
+    }
+
+    #[test]
+    fn the_line_that_is_quoted_is_the_one_that_tells() {
+        for (lines, quoted) in [
+            (&["git@host: Permission denied (publickey).", "fatal: Could not read from remote repository."][..], 0),
+            (&["remote: hello", "fatal: no space", "and then"], 1),
+            (&["one", " two ", ""], 1),
+        ] {
+            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            assert_eq!(trouble(&lines).1, lines[quoted].trim());
+        }
+        assert_eq!(trouble(&[]), (Trouble::Other, ""));
     }
 }
