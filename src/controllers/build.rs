@@ -64,7 +64,7 @@ pub async fn run(
     changed: mpsc::UnboundedReceiver<(String, String)>,
     stop: CancellationToken,
 ) {
-    let api: Api<Guarded> = Api::all(controlled.context.client.clone());
+    let api: Api<Guarded> = Api::all(controlled.context.streams.clone());
     let (store, writer) = reflector::store();
     let deletions = controlled.clone();
     let objects = watcher(api, watcher::Config::default())

@@ -50,7 +50,7 @@ fn execute(launch: &Launch, insecure: &[String]) -> Vec<String> {
         "--log-format=text",
         "--log-timestamp",
         // Changes are found by size, time, mode and owner, without hashing the whole file system around each RUN.
-        "--use-new-run",
+        // Not --use-new-run: it misses that a RUN deleted a file of the base image.
         "--snapshot-mode=redo",
         // Of the credentials around it only the named Secret counts, never the node's in a cloud.
         "--credential-helpers=",

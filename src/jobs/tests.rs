@@ -93,7 +93,7 @@ fn kaniko_gets_every_input_as_a_flag_of_its_own() {
     assert_eq!(
         command(&job).join("\n"),
         "/image-factory/bin/image-factory-agent\nrun\n--timeout-seconds=3600\n--\n\
-         /kaniko/executor\n--force\n--log-format=text\n--log-timestamp\n--use-new-run\n--snapshot-mode=redo\n\
+         /kaniko/executor\n--force\n--log-format=text\n--log-timestamp\n--snapshot-mode=redo\n\
          --credential-helpers=\n--ignore-path=/image-factory\n--context=dir:///image-factory/source/web\n\
          --dockerfile=/image-factory/source/web/docker/Dockerfile\n\
          --destination=registry.test:5000/shop/web:1.2\n--destination=registry.test:5000/shop/web:latest\n\

@@ -34,6 +34,7 @@ registry_up
 git_server_up
 git_ssh_up
 pki_up
+private_registries_up
 compile_kube
 tool "$KUBE_BIN/kubectl"
 control_plane_up
