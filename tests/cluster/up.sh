@@ -32,6 +32,7 @@ network_up
 postgres_up
 registry_up
 git_server_up
+example_repository_up
 git_ssh_up
 pki_up
 private_registries_up
