@@ -2,9 +2,13 @@
 
 pub mod inline;
 
-use std::{net::SocketAddr, num::NonZeroU16};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU16, NonZeroU32},
+};
 
 use clap::Args;
+use image_factory_core::git::Protocol;
 
 /// `image-factory operator`.
 #[derive(Args, Clone, Debug)]
@@ -26,6 +30,14 @@ pub struct Operator {
     /// with an unverified certificate
     #[arg(long, env = "IMAGE_FACTORY_INSECURE_REGISTRIES", value_delimiter = ',')]
     pub insecure_registries: Vec<String>,
+    #[command(flatten)]
+    pub resources: BuildResources,
+    /// Git protocols (http, git; comma separated) that sources may use though they are not encrypted
+    #[arg(long, env = "IMAGE_FACTORY_SOURCE_PROTOCOLS", value_delimiter = ',')]
+    pub source_protocols: Vec<Protocol>,
+    /// How large a source fetched from Git may be, history and work tree together, in MiB
+    #[arg(long, env = "IMAGE_FACTORY_SOURCE_MEBIBYTES", default_value = "10240")]
+    pub source_mebibytes: NonZeroU32,
     /// Builds that the built-in worker `cluster` runs at once
     #[arg(long, env = "IMAGE_FACTORY_WORKER_BUILDS", default_value = "10")]
     pub worker_builds: NonZeroU16,
@@ -37,12 +49,47 @@ pub struct Operator {
     pub log_bytes: u64,
 }
 
-/// Images of the containers of a build's Pod.
+/// What the container that does a build's work gets where its spec says nothing, as `name=quantity`.
 #[derive(Args, Clone, Debug)]
+pub struct BuildResources {
+    /// Requests, comma separated
+    #[arg(
+        long = "build-requests",
+        env = "IMAGE_FACTORY_BUILD_REQUESTS",
+        value_delimiter = ',',
+        value_parser = quantity,
+        default_value = "cpu=100m,memory=256Mi,ephemeral-storage=256Mi"
+    )]
+    pub requests: Vec<(String, String)>,
+    /// Limits, comma separated
+    #[arg(
+        long = "build-limits",
+        env = "IMAGE_FACTORY_BUILD_LIMITS",
+        value_delimiter = ',',
+        value_parser = quantity,
+        default_value = "memory=4Gi,ephemeral-storage=20Gi"
+    )]
+    pub limits: Vec<(String, String)>,
+}
+
+fn quantity(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name @ ("cpu" | "memory" | "ephemeral-storage"), amount)) if !amount.is_empty() => {
+            Ok((name.to_owned(), amount.to_owned()))
+        }
+        _ => Err(format!("{text:?} is no cpu=, memory= or ephemeral-storage= with a quantity")),
+    }
+}
+
+/// Images of the containers of a build's Pod.
+#[derive(Args, Clone, Debug, Default)]
 pub struct Images {
     /// The operator's own image, which holds `prepare`, `inspect` and the agent
     #[arg(id = "image", long = "image", env = "IMAGE_FACTORY_IMAGE")]
     pub operator: String,
+    /// kaniko's executor; empty where the method is not offered
+    #[arg(id = "kaniko-image", long = "kaniko-image", env = "IMAGE_FACTORY_KANIKO_IMAGE", default_value = "")]
+    pub kaniko: String,
     /// The buildx client
     #[arg(id = "buildx-image", long = "buildx-image", env = "IMAGE_FACTORY_BUILDX_IMAGE")]
     pub buildx: String,

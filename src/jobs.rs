@@ -6,14 +6,17 @@
 
 mod buildx;
 mod container;
+mod kaniko;
 pub mod labels;
+mod secrets;
+pub mod source;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use image_factory_core::{
     ids,
     method::Method,
-    pod::{AGENT, INLINE_CHUNK_PREFIX, INLINE_COUNT_VARIABLE, INSPECT_CONTAINER, PREPARE_CONTAINER, VOLUME},
+    pod::{AGENT, CREDENTIALS, INSPECT_CONTAINER, PREPARE_CONTAINER, VOLUME},
     reference::Reference,
 };
 use k8s_openapi::{
@@ -32,7 +35,6 @@ use uuid::Uuid;
 use crate::{
     config::Images,
     crd::build::{Build, BuildSpec},
-    source,
 };
 
 /// How much longer than its timeout a Pod may live: the agent ends the build in time, this is for a
@@ -59,10 +61,14 @@ pub struct Launch {
 }
 
 /// The operator's part in every Job.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub images: Images,
     pub insecure_registries: Vec<String>,
+    /// For the container that does the work, where the spec says nothing.
+    pub requests: BTreeMap<String, Quantity>,
+    pub limits: BTreeMap<String, Quantity>,
+    pub sources: source::Settings,
 }
 
 /// What a method adds to the common Pod.
@@ -79,13 +85,24 @@ struct Builder {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("method {0} is not available in this version")]
-    MethodNotAvailable(Method),
+    #[error("{0}")]
+    MethodNotAvailable(String),
 }
 
-/// Whether this version can run a method.
-pub const fn is_available(method: Method) -> bool {
-    matches!(method, Method::Buildx | Method::Container)
+/// Why a method can't be run here; `None` where it can.
+pub fn unavailable(method: Method, images: &Images) -> Option<String> {
+    match method {
+        Method::Buildx | Method::Container => None,
+        Method::Kaniko if !images.kaniko.is_empty() => None,
+        Method::Kaniko => Some(
+            "spec.method kaniko is not available here: the operator is configured without an image of kaniko \
+             (builders.kaniko.image of its chart); use buildx or container"
+                .to_owned(),
+        ),
+        Method::Paketo | Method::Packer => {
+            Some(format!("spec.method {method} is not available in this version; use kaniko, buildx or container"))
+        }
+    }
 }
 
 /// The Job of an attempt. The same attempt gives the same Job.
@@ -94,15 +111,24 @@ pub const fn is_available(method: Method) -> bool {
 /// When the method can't be run.
 pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
     let insecure = insecure_hosts(launch, settings);
-    let builder = match launch.spec.method {
+    if let Some(why) = unavailable(launch.spec.method, &settings.images) {
+        return Err(Error::MethodNotAvailable(why));
+    }
+    let mut builder = match launch.spec.method {
+        Method::Kaniko => kaniko::builder(launch, settings, &insecure),
         Method::Buildx => buildx::builder(launch, settings, &insecure),
         Method::Container => container::builder(launch, settings, &insecure),
-        method @ (Method::Kaniko | Method::Paketo | Method::Packer) => return Err(Error::MethodNotAvailable(method)),
+        method @ (Method::Paketo | Method::Packer) => return Err(Error::MethodNotAvailable(method.to_string())),
     };
+    // The same for every method: what the user gives the builder.
+    let user = launch.spec.environment.iter().map(|(name, value)| variable(name, value));
+    builder.build.env.get_or_insert_default().extend(user);
+    builder.build.volume_mounts.get_or_insert_default().extend(secrets::mounts(&launch.spec));
     let name = ids::job_name(&launch.build, launch.id);
     let labels = labels::of(launch);
     let inspect = inspect(launch, settings, &insecure, &builder.digest_from);
-    let mut init_containers = vec![prepare(launch, settings, &builder.files)];
+    let source = source::source(launch, &settings.sources);
+    let mut init_containers = vec![prepare(launch, settings, &builder.files, &source)];
     init_containers.extend(builder.sidecars);
     init_containers.push(builder.build);
     let mut volumes = vec![Volume {
@@ -111,6 +137,13 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
         ..Volume::default()
     }];
     volumes.extend(builder.volumes);
+    // No volume outgrows what the build may write at all.
+    let size_limit = requested(launch, settings).limits.and_then(|limits| limits.get("ephemeral-storage").cloned());
+    for empty_dir in volumes.iter_mut().filter_map(|volume| volume.empty_dir.as_mut()) {
+        empty_dir.size_limit.clone_from(&size_limit);
+    }
+    volumes.extend(source.volumes);
+    volumes.extend(secrets::volumes(&launch.spec));
     let deadline = launch.spec.timeout() + DEADLINE_MARGIN;
     Ok(Job {
         metadata: ObjectMeta {
@@ -185,7 +218,7 @@ fn owner(launch: &Launch) -> OwnerReference {
     }
 }
 
-fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)]) -> Container {
+fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)], source: &source::Source) -> Container {
     let spec = &launch.spec;
     let mut args = vec!["prepare".to_owned(), format!("--context={}", spec.context)];
     if let Some(dockerfile) = spec.dockerfile() {
@@ -194,21 +227,17 @@ fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)]) -> Co
     for (name, content) in files {
         args.push(format!("--file={name}={content}"));
     }
-    let chunks = match &spec.source.inline {
-        Some(inline) => source::encode_inline(&inline.files),
-        None => Vec::new(),
-    };
-    let mut env = vec![variable(INLINE_COUNT_VARIABLE, &chunks.len().to_string())];
-    env.extend(
-        chunks.iter().enumerate().map(|(index, chunk)| variable(&format!("{INLINE_CHUNK_PREFIX}{index}"), chunk)),
-    );
+    args.extend(source.args.iter().cloned());
+    let mut mounts = vec![shared_volume()];
+    mounts.extend(source.mounts.iter().cloned());
     Container {
         name: PREPARE_CONTAINER.to_owned(),
         image: Some(settings.images.operator.clone()),
         args: Some(args.iter().map(|arg| literal(arg)).collect()),
-        env: Some(env),
-        volume_mounts: Some(vec![shared_volume()]),
-        resources: Some(resources([("cpu", "10m"), ("memory", "32Mi")], [("memory", "512Mi")])),
+        env: Some(source.env.clone()),
+        volume_mounts: Some(mounts),
+        // Git holds what it fetches in memory while it checks it.
+        resources: Some(resources([("cpu", "10m"), ("memory", "32Mi")], [("memory", "1Gi")])),
         security_context: Some(restricted()),
         ..Container::default()
     }
@@ -224,11 +253,15 @@ fn inspect(launch: &Launch, settings: &Settings, insecure: &[String], digest_fro
     if insecure.iter().any(|host| host == output.host()) {
         args.push("--insecure".to_owned());
     }
+    let credentials = secrets::credentials_mount(&launch.spec);
+    if credentials.is_some() {
+        args.push(format!("--docker-config={CREDENTIALS}"));
+    }
     Container {
         name: INSPECT_CONTAINER.to_owned(),
         image: Some(settings.images.operator.clone()),
         args: Some(args.iter().map(|arg| literal(arg)).collect()),
-        volume_mounts: Some(vec![shared_volume()]),
+        volume_mounts: Some([shared_volume()].into_iter().chain(credentials).collect()),
         resources: Some(resources([("cpu", "10m"), ("memory", "32Mi")], [("memory", "256Mi")])),
         security_context: Some(restricted()),
         ..Container::default()
@@ -239,7 +272,7 @@ fn inspect(launch: &Launch, settings: &Settings, insecure: &[String], digest_fro
 fn under_agent(launch: &Launch, options: &[String], commands: &[Vec<String>]) -> Vec<String> {
     let mut argv = vec![AGENT.to_owned(), "run".to_owned()];
     argv.push(format!("--timeout-seconds={}", launch.spec.timeout().as_secs()));
-    argv.extend(options.iter().cloned());
+    argv.extend(options.iter().chain(&secrets::agent_options(launch)).map(|option| literal(option)));
     argv.push("--".to_owned());
     for (index, command) in commands.iter().enumerate() {
         if index > 0 {
@@ -278,14 +311,23 @@ fn restricted() -> SecurityContext {
     }
 }
 
-/// What the user asked for the container that does the work.
-fn requested(spec: &BuildSpec) -> ResourceRequirements {
-    let asked = spec.resources.clone().unwrap_or_default();
-    ResourceRequirements {
-        requests: (!asked.requests.is_empty()).then_some(asked.requests),
-        limits: (!asked.limits.is_empty()).then_some(asked.limits),
-        claims: None,
+/// Resources of the container that does the work: the user's, and the operator's for what the user
+/// does not mention. A request without a limit is its own limit wherever the operator has one, so
+/// that nothing is without bounds; a limit without a request is its own request, as Kubernetes has it.
+fn requested(launch: &Launch, settings: &Settings) -> ResourceRequirements {
+    let asked = launch.spec.resources.clone().unwrap_or_default();
+    let mut requests = asked.requests.clone();
+    for (name, amount) in &settings.requests {
+        if !asked.limits.contains_key(name) {
+            requests.entry(name.clone()).or_insert_with(|| amount.clone());
+        }
     }
+    let mut limits = asked.limits;
+    for (name, amount) in &settings.limits {
+        limits.entry(name.clone()).or_insert_with(|| asked.requests.get(name).unwrap_or(amount).clone());
+    }
+    let some = |amounts: BTreeMap<String, Quantity>| (!amounts.is_empty()).then_some(amounts);
+    ResourceRequirements { requests: some(requests), limits: some(limits), claims: None }
 }
 
 fn resources<const R: usize, const L: usize>(
@@ -297,3 +339,6 @@ fn resources<const R: usize, const L: usize>(
     };
     ResourceRequirements { requests: quantities(&requests), limits: quantities(&limits), claims: None }
 }
+
+#[cfg(test)]
+mod tests;

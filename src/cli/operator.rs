@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::api::resource::Quantity};
 use kube::{
     Api, Client,
     core::PartialObjectMeta,
@@ -39,6 +39,8 @@ use crate::{
 
 /// How long the parts may take to end.
 const SHUTDOWN: Duration = Duration::from_secs(10);
+/// How long the API server may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Runs until the process is asked to stop.
@@ -51,11 +53,15 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
     // The signal's own token tells an end that was asked for from one that was not.
     let asked_to_stop = CancellationToken::new();
     shutdown::on_signal(asked_to_stop.clone(), stop.clone()).context("failed to listen for signals")?;
-    let client = Client::try_default().await.context("failed to configure the client of the API server")?;
+    let mut cluster = kube::Config::infer().await.context("failed to find the API server")?;
+    let streams = Client::try_from(cluster.clone()).context("failed to configure the client of the API server")?;
+    cluster.read_timeout = Some(ANSWER);
+    let client = Client::try_from(cluster).context("failed to configure the client of the API server")?;
     let health = Health::default();
     let metrics = Metrics::default();
     let context = Context {
         client: client.clone(),
+        streams,
         pool: db::pool(&config.database).context("failed to read DATABASE_URL")?,
         recorder: Recorder::new(
             client.clone(),
@@ -63,7 +69,19 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         ),
         jobs: Arc::new(jobs::Settings {
             images: config.images.clone(),
+            requests: config
+                .resources
+                .requests
+                .iter()
+                .cloned()
+                .map(|(name, amount)| (name, Quantity(amount)))
+                .collect(),
+            limits: config.resources.limits.iter().cloned().map(|(name, amount)| (name, Quantity(amount))).collect(),
             insecure_registries: config.insecure_registries.iter().filter(|host| !host.is_empty()).cloned().collect(),
+            sources: jobs::source::Settings {
+                insecure_protocols: config.source_protocols.clone(),
+                mebibytes: config.source_mebibytes.get(),
+            },
         }),
         metrics: metrics.clone(),
         health: health.clone(),
@@ -126,7 +144,7 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
     parts.spawn(dispatcher::run(context.clone(), wake, stop.clone()));
     parts.spawn(collector::run(context.clone(), stop.clone()));
 
-    let (namespaces, watch) = namespaces(context.client.clone());
+    let (namespaces, watch) = namespaces(context.streams.clone());
     parts.spawn(stopped_by(stop.clone(), watch));
     let (context, stop) = (context.clone(), stop.clone());
     let ready = namespaces.clone();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use image_factory_core::{outcome::Outcome, reason::Reason, status::Status};
+use image_factory_core::{outcome::Outcome, reason::Reason, report::SourceFacts, status::Status};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -18,8 +18,8 @@ pub struct Durations {
     pub push: Option<i64>,
 }
 
-/// Ends a running attempt; its Job may go `job_ttl` later. `false`: it had ended before, and nothing
-/// is changed.
+/// Ends a running attempt; its Job may go `job_ttl` later (`None`: it never had one). `false`: it had
+/// ended before, and nothing is changed.
 ///
 /// # Errors
 /// When a statement fails; nothing is changed then.
@@ -28,18 +28,19 @@ pub async fn finish(
     build: Uuid,
     outcome: &Outcome,
     durations: Durations,
-    job_ttl: Duration,
+    source: Option<&SourceFacts>,
+    job_ttl: Option<Duration>,
 ) -> Result<bool> {
     let mut tx = pool.begin().await?;
     let failure = outcome.failure.as_ref();
     let change = transitions::Change {
         build,
-        worker: None,
         reason: failure.map_or_else(
             || "the image was pushed and confirmed by the registry".to_owned(),
             |failure| format!("{}: {}", failure.reason, failure.message),
         ),
         message: failure.map(|failure| failure.message.clone()),
+        ..transitions::Change::default()
     };
     if transitions::apply(&mut tx, Status::InProgress, outcome.status, &[change]).await?.is_empty() {
         return Ok(false);
@@ -59,7 +60,11 @@ pub async fn finish(
         durations.push,
         clock::new_id(),
         image.map(|image| i64::try_from(image.total_size_bytes).unwrap_or(i64::MAX)),
-        job_ttl.as_secs_f64()
+        job_ttl.map(|ttl| ttl.as_secs_f64()),
+        source.map(|source| text(&source.commit)),
+        source.and_then(|source| source.branch.as_deref()).map(text),
+        source.map(|source| text(&source.author)),
+        source.map(|source| text(&source.message))
     )
     .execute(&mut *tx)
     .await?;
@@ -67,6 +72,11 @@ pub async fn finish(
     tx.commit().await?;
     failpoint::statement("finish.after-commit")?;
     Ok(true)
+}
+
+/// What a stranger wrote, without the one character that Postgres can't hold.
+fn text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 /// The result of an attempt that ended in the queue: it never ran, so all its time was waiting.
@@ -124,7 +134,12 @@ pub async fn expired(pool: &PgPool, limit: i64) -> Result<Vec<Expired>> {
 pub async fn cleaned(pool: &PgPool, build: Uuid, status: &str) -> Result<()> {
     sqlx::query!(
         "with cleaned as (
-             update builds set cleanup_at = case when $2 = 'completed' then now() end where id = $1 returning id
+             update builds
+             set cleanup_at = case when $2 = 'completed' then now() end,
+                 -- One that can't be cleaned lets the others go first.
+                 cleanup_due_at = case when $2 = 'completed' then cleanup_due_at else now() + interval '5 minutes' end
+             where id = $1
+             returning id
          )
          update build_results set cleanup_status = $2 from cleaned where build_id = cleaned.id",
         build,

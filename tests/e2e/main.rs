@@ -11,10 +11,13 @@ mod tenant;
 mod watching;
 
 mod crd_rules;
+mod credentials;
 mod deleted_builds;
 mod examples;
 mod failing_builds;
+mod git;
 mod job_ttl;
+mod kaniko;
 mod killed_operator;
 mod limits;
 mod refused_specs;

@@ -111,7 +111,7 @@ async fn succeed(pool: &PgPool, build: Uuid) {
 
 async fn finish(pool: &PgPool, build: Uuid, outcome: &Outcome) {
     let ttl = Duration::from_mins(10);
-    assert!(results::finish(pool, build, outcome, Durations::default(), ttl).await.expect("finishes"));
+    assert!(results::finish(pool, build, outcome, Durations::default(), None, Some(ttl)).await.expect("finishes"));
 }
 
 /// Two tenants. Of green: `done` succeeded, `twice` was overtaken in the queue by its second run,
@@ -446,4 +446,31 @@ async fn a_claim_that_waited_for_its_turn_is_dated_after_what_made_room_for_it(p
     assert_eq!(claim.await.expect("ends").expect("claims").len(), 1, "the first made room");
     let mut snapshot = db::verify::snapshot(&pool).await.expect("begins");
     assert_eq!(broken(&mut snapshot, Some(Timestamp::UNIX_EPOCH)).await, []);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_job_is_kept_by_an_attempt_that_it_ran_for_even_where_that_ended_before_it_was_recorded(pool: PgPool) {
+    settings::declare(&pool, 5).await.expect("declares");
+    workers::declare_built_in(&pool, 10).await.expect("declares");
+    let [runs, short, stopped, cleaned] = ["runs", "short", "stopped", "cleaned"];
+    let mut ids = Vec::new();
+    for name in [runs, short, stopped, cleaned] {
+        ids.push(enqueue(&pool, "green", name, 1).await);
+    }
+    assert_eq!(queue::claim(&pool).await.expect("claims").len(), 4);
+    let reason = Reason::Cancelled;
+    let why = Failure { reason, class: reason.class(), stage: reason.stage(), message: "no".to_owned() };
+    let outcome = Outcome { status: Status::Cancelled, exit_code: None, failure: Some(why), image: None };
+    let ended = async |build, ttl| {
+        assert!(results::finish(&pool, build, &outcome, Durations::default(), None, ttl).await.expect("finishes"));
+    };
+    ended(ids[1], Some(Duration::from_mins(10))).await;
+    ended(ids[2], None).await;
+    ended(ids[3], Some(Duration::ZERO)).await;
+    results::cleaned(&pool, ids[3], "completed").await.expect("is cleaned up");
+
+    // An operator that was paused all the while tells that it made the four Jobs.
+    let mut kept = launches::jobs_created(&pool, &ids).await.expect("records");
+    kept.sort();
+    assert_eq!(kept, ids[..2]);
 }

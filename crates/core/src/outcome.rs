@@ -136,10 +136,16 @@ fn failure(evidence: Evidence<'_>) -> Outcome {
 
 fn prepare_failure(end: &ContainerEnd) -> Outcome {
     let report = PrepareReport::decode(end.message.as_bytes()).ok().and_then(|report| report.failure);
-    match report {
+    let mut outcome = match report {
         Some(failure) => {
-            let reason = failure.reason.parse().unwrap_or(Reason::Internal);
-            Outcome::failed(reason, Some(end.exit_code), failure.message)
+            let unavailable = failure.reason == SOURCE_UNAVAILABLE;
+            let reason =
+                if unavailable { Reason::SourceNotFound } else { failure.reason.parse().unwrap_or(Reason::Internal) };
+            let mut outcome = Outcome::failed(reason, Some(end.exit_code), failure.message);
+            if let Some(failure) = outcome.failure.as_mut().filter(|_| unavailable) {
+                failure.class = Class::Infrastructure;
+            }
+            outcome
         }
         None if end.reason == "OOMKilled" => {
             Outcome::failed(Reason::OutOfMemory, Some(end.exit_code), "prepare ran out of memory".to_owned())
@@ -148,7 +154,12 @@ fn prepare_failure(end: &ContainerEnd) -> Outcome {
             let message = format!("prepare ended with exit code {} and left no report", end.exit_code);
             Outcome::failed(Reason::Internal, Some(end.exit_code), message)
         }
+    };
+    if let Some(failure) = &mut outcome.failure {
+        // Whatever the reason, the builder had not begun.
+        failure.stage = Stage::Compile;
     }
+    outcome
 }
 
 fn build_failure(method: Method, end: &ContainerEnd, tail: &[String]) -> Outcome {
@@ -164,6 +175,10 @@ fn build_failure(method: Method, end: &ContainerEnd, tail: &[String]) -> Outcome
     if report.timed_out {
         return Outcome::failed(Reason::TimedOut, None, "the build ran longer than spec.timeout".to_owned());
     }
+    if let Some(failure) = report.failure {
+        // Nothing was started: there is no exit code of a builder.
+        return Outcome::failed(failure.reason.parse().unwrap_or(Reason::Internal), None, failure.message);
+    }
     if report.terminated {
         // Not asked for by us: then it would be a cancellation, decided before.
         let message = "the Pod was ended from outside before the build had: its Job or Pod was deleted".to_owned();
@@ -177,6 +192,10 @@ fn build_failure(method: Method, end: &ContainerEnd, tail: &[String]) -> Outcome
     let pushing = match method {
         // Its second command is the push.
         Method::Container => report.commands.len() > 1,
+        // Its right to push is asked for before the build, too.
+        Method::Kaniko => said.as_deref().is_some_and(|text| {
+            text.starts_with("error pushing image: ") || text.starts_with("error checking push permissions: ")
+        }),
         _ => said.as_deref().is_some_and(|text| text.contains("failed to push")),
     };
     if pushing {
@@ -204,6 +223,9 @@ fn inspect_failure(end: &ContainerEnd) -> Outcome {
     }
     outcome
 }
+
+/// `prepare`'s word for a Git server that answers 5xx or not at all.
+pub const SOURCE_UNAVAILABLE: &str = "SourceUnavailable";
 
 /// `inspect`'s word for a registry that answers 5xx or not at all.
 pub const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable";
@@ -371,6 +393,51 @@ mod tests {
     }
 
     #[test]
+    fn kanikos_own_words_tell_the_base_image_from_the_push() {
+        for (line, reason, code) in [
+            (
+                "error building image: error building stage: failed to execute command: waiting for process to exit: exit status 127",
+                "BuildFailed",
+                127,
+            ),
+            (
+                "error building image: failed to retrieve image: GET http://registry.test/v2/base/manifests/1: UNAUTHORIZED: authentication required",
+                "BuildFailed",
+                1,
+            ),
+            (
+                "error checking push permissions: checking push permission for \"registry.test/a:1\": POST http://registry.test/v2/a/blobs/uploads/: UNAUTHORIZED: authentication required",
+                "PushDenied",
+                1,
+            ),
+            (
+                "error pushing image: failed to push to destination registry.test/a:1: DENIED: requested access to the resource is denied",
+                "PushDenied",
+                1,
+            ),
+            (
+                "error pushing image: failed to push to destination registry.test/a:1: dial tcp: connection refused",
+                "PushFailed",
+                1,
+            ),
+        ] {
+            let found = outcome(Method::Kaniko, &built(&agent(code, 1)), &["Error: what a RUN printed", line]);
+            let stage = if reason == "BuildFailed" { "build" } else { "push" };
+            assert_eq!(short(&found), (Status::Failed, reason, stage, Some(code)), "{line}");
+            assert_eq!(found.failure.unwrap().message, line);
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_not_there_fails_before_the_builder_starts() {
+        let failure = Some(PodFailure::new("SecretNotFound", "Secret push has no key .dockerconfigjson"));
+        let report = AgentReport { exit_code: 125, failure, ..AgentReport::default() };
+        let found = outcome(Method::Kaniko, &built(&report), &[]);
+        assert_eq!(short(&found), (Status::Failed, "SecretNotFound", "compile", None));
+        assert_eq!(found.failure.unwrap().message, "Secret push has no key .dockerconfigjson");
+    }
+
+    #[test]
     fn a_run_over_its_timeout_is_a_timeout_in_the_results() {
         let mut report = agent(143, 1);
         report.timed_out = true;
@@ -396,6 +463,21 @@ mod tests {
             short(&outcome(Method::Buildx, &ending, &[])),
             (Status::Failed, "DockerfileNotFound", "compile", Some(1))
         );
+    }
+
+    #[test]
+    fn a_git_server_that_is_away_is_infrastructure_and_all_of_prepare_is_before_the_build() {
+        for (word, reason, class) in [
+            ("SourceNotFound", "SourceNotFound", Class::User),
+            (SOURCE_UNAVAILABLE, "SourceNotFound", Class::Infrastructure),
+            ("TimedOut", "TimedOut", Class::User),
+            ("OutOfMemory", "OutOfMemory", Class::User),
+        ] {
+            let ending = Ending::Prepare(end(1, "Error", PrepareReport::failed(PodFailure::new(word, "m")).encode()));
+            let outcome = outcome(Method::Buildx, &ending, &[]);
+            assert_eq!(short(&outcome), (Status::Failed, reason, "compile", Some(1)));
+            assert_eq!(outcome.failure.unwrap().class, class, "{word}");
+        }
     }
 
     #[test]

@@ -56,12 +56,14 @@ values() {
 			image: {repository: "$REGISTRY/image-factory", tag: "$OPERATOR_TAG"}
 			database: {existingSecret: $DATABASE_SECRET}
 			insecureRegistries: ["$REGISTRY"]
+			sources: {insecureProtocols: [http]}
 			builders:
 			  buildx: {image: "$REGISTRY/buildx:${BUILDX_VERSION#v}"}
 			  buildkit: {image: "$REGISTRY/buildkit:${BUILDKIT_VERSION#v}"}
 			  container: {image: "$REGISTRY/buildah:$(buildah_version)"}
 		YAML
-		if chart_has '  kaniko:'; then given kaniko '  kaniko: {image: "%s"}\n'; fi
+		# Empty where none was given: the operator then refuses the method by name.
+		printf '  kaniko: {image: "%s"}\n' "$(given kaniko %s)"
 		if chart_has '  paketo:'; then given lifecycle '  paketo: {image: "%s"}\n'; fi
 		if chart_has 'externalUrl:'; then printf 'externalUrl: "http://%s:%s"\n' "$NODE_IP" "$OPERATOR_PORT"; fi
 	} | put "$VALUES"

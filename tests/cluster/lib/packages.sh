@@ -9,6 +9,7 @@ packages_missing() {
 	while read -r package probe; do
 		[[ -n $(compgen -G "$probe") ]] || command -v "$probe" >/dev/null || printf '%s\n' "$package"
 	done <<-'LIST'
+		apache2-utils htpasswd
 		binutils strip
 		buildah buildah
 		busybox-static /usr/share/doc/busybox-static
@@ -23,6 +24,7 @@ packages_missing() {
 		jq jq
 		lighttpd lighttpd
 		openssh-client ssh
+		openssh-server sshd
 		openssl openssl
 		postgresql /usr/lib/postgresql/*/bin/postgres
 		procps ps
