@@ -1,7 +1,7 @@
 # The one entry to everything that people and CI run.
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test up down lint generate check-generated
+.PHONY: help demo test up down bench lint generate check-generated
 
 # Queries are checked against the recorded schema (.sqlx); `make generate` records it anew.
 export SQLX_OFFLINE ?= true
@@ -29,3 +29,6 @@ generate: up ## write what is generated: crds/, the chart's copy, .sqlx
 
 check-generated: ## fail where what is generated differs from what is checked in
 	@scripts/check-generated.sh
+
+bench: ## what the operator adds to a bare Job, as ratios in one run (a release build, no limits)
+	@scripts/bench.sh

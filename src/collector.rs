@@ -73,7 +73,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
 
 impl Collector {
     async fn run(&mut self) {
-        let api: Api<Pod> = Api::all(self.context.client.clone());
+        let api: Api<Pod> = Api::all(self.context.streams.clone());
         let of_builds = watcher::Config::default().labels(labels::BUILD_ID);
         let mut events = std::pin::pin!(watcher(api, of_builds).default_backoff());
         let mut search = tokio::time::interval(SEARCH);

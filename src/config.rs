@@ -43,6 +43,9 @@ pub struct Images {
     /// The operator's own image, which holds `prepare`, `inspect` and the agent
     #[arg(id = "image", long = "image", env = "IMAGE_FACTORY_IMAGE")]
     pub operator: String,
+    /// kaniko's executor; empty where the method is not offered
+    #[arg(id = "kaniko-image", long = "kaniko-image", env = "IMAGE_FACTORY_KANIKO_IMAGE", default_value = "")]
+    pub kaniko: String,
     /// The buildx client
     #[arg(id = "buildx-image", long = "buildx-image", env = "IMAGE_FACTORY_BUILDX_IMAGE")]
     pub buildx: String,

@@ -102,7 +102,7 @@ async fn launch_or_end(context: &Context, attempt: Unlaunched) -> Option<Uuid> {
 async fn try_launch(context: &Context, attempt: &Unlaunched) -> Result<bool, Error> {
     if let Some(reason) = attempt.cancel {
         let message = "the build was stopped before it had a Job".to_owned();
-        end(context, attempt.id, Status::Cancelled, reason, message).await?;
+        end(context, attempt, Status::Cancelled, reason, message).await?;
         return Ok(false);
     }
     match launch::launch(context, attempt).await? {
@@ -111,16 +111,24 @@ async fn try_launch(context: &Context, attempt: &Unlaunched) -> Result<bool, Err
         launch::Launched::InTheWay => {}
         launch::Launched::Refused(reason, message) => {
             let status = if reason.is_cancellation() { Status::Cancelled } else { Status::Failed };
-            end(context, attempt.id, status, reason, message).await?;
+            end(context, attempt, status, reason, message).await?;
         }
     }
     Ok(false)
 }
 
 /// Ends an attempt that never had a Job.
-async fn end(context: &Context, id: Uuid, status: Status, reason: Reason, message: String) -> Result<(), Error> {
+async fn end(
+    context: &Context,
+    attempt: &Unlaunched,
+    status: Status,
+    reason: Reason,
+    message: String,
+) -> Result<(), Error> {
     let failure = Failure { reason, class: reason.class(), stage: reason.stage(), message };
     let outcome = Outcome { status, exit_code: None, failure: Some(failure), image: None };
-    results::finish(&context.pool, id, &outcome, results::Durations::default(), Duration::ZERO).await?;
+    if results::finish(&context.pool, attempt.id, &outcome, results::Durations::default(), Duration::ZERO).await? {
+        context.metrics.ended(attempt.method, &outcome);
+    }
     Ok(())
 }

@@ -6,14 +6,18 @@
 
 mod buildx;
 mod container;
+mod kaniko;
 pub mod labels;
+mod secrets;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use image_factory_core::{
     ids,
     method::Method,
-    pod::{AGENT, INLINE_CHUNK_PREFIX, INLINE_COUNT_VARIABLE, INSPECT_CONTAINER, PREPARE_CONTAINER, VOLUME},
+    pod::{
+        AGENT, CREDENTIALS, INLINE_CHUNK_PREFIX, INLINE_COUNT_VARIABLE, INSPECT_CONTAINER, PREPARE_CONTAINER, VOLUME,
+    },
     reference::Reference,
 };
 use k8s_openapi::{
@@ -79,13 +83,24 @@ struct Builder {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("method {0} is not available in this version")]
-    MethodNotAvailable(Method),
+    #[error("{0}")]
+    MethodNotAvailable(String),
 }
 
-/// Whether this version can run a method.
-pub const fn is_available(method: Method) -> bool {
-    matches!(method, Method::Buildx | Method::Container)
+/// Why a method can't be run here; `None` where it can.
+pub fn unavailable(method: Method, images: &Images) -> Option<String> {
+    match method {
+        Method::Buildx | Method::Container => None,
+        Method::Kaniko if !images.kaniko.is_empty() => None,
+        Method::Kaniko => Some(
+            "spec.method kaniko is not available here: the operator is configured without an image of kaniko \
+             (builders.kaniko.image of its chart); use buildx or container"
+                .to_owned(),
+        ),
+        Method::Paketo | Method::Packer => {
+            Some(format!("spec.method {method} is not available in this version; use kaniko, buildx or container"))
+        }
+    }
 }
 
 /// The Job of an attempt. The same attempt gives the same Job.
@@ -94,11 +109,19 @@ pub const fn is_available(method: Method) -> bool {
 /// When the method can't be run.
 pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
     let insecure = insecure_hosts(launch, settings);
-    let builder = match launch.spec.method {
+    if let Some(why) = unavailable(launch.spec.method, &settings.images) {
+        return Err(Error::MethodNotAvailable(why));
+    }
+    let mut builder = match launch.spec.method {
+        Method::Kaniko => kaniko::builder(launch, settings, &insecure),
         Method::Buildx => buildx::builder(launch, settings, &insecure),
         Method::Container => container::builder(launch, settings, &insecure),
-        method @ (Method::Kaniko | Method::Paketo | Method::Packer) => return Err(Error::MethodNotAvailable(method)),
+        method @ (Method::Paketo | Method::Packer) => return Err(Error::MethodNotAvailable(method.to_string())),
     };
+    // The same for every method: what the user gives the builder.
+    let user = launch.spec.environment.iter().map(|(name, value)| variable(name, value));
+    builder.build.env.get_or_insert_default().extend(user);
+    builder.build.volume_mounts.get_or_insert_default().extend(secrets::mounts(&launch.spec));
     let name = ids::job_name(&launch.build, launch.id);
     let labels = labels::of(launch);
     let inspect = inspect(launch, settings, &insecure, &builder.digest_from);
@@ -111,6 +134,7 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
         ..Volume::default()
     }];
     volumes.extend(builder.volumes);
+    volumes.extend(secrets::volumes(&launch.spec));
     let deadline = launch.spec.timeout() + DEADLINE_MARGIN;
     Ok(Job {
         metadata: ObjectMeta {
@@ -224,11 +248,15 @@ fn inspect(launch: &Launch, settings: &Settings, insecure: &[String], digest_fro
     if insecure.iter().any(|host| host == output.host()) {
         args.push("--insecure".to_owned());
     }
+    let credentials = secrets::credentials_mount(&launch.spec);
+    if credentials.is_some() {
+        args.push(format!("--docker-config={CREDENTIALS}"));
+    }
     Container {
         name: INSPECT_CONTAINER.to_owned(),
         image: Some(settings.images.operator.clone()),
         args: Some(args.iter().map(|arg| literal(arg)).collect()),
-        volume_mounts: Some(vec![shared_volume()]),
+        volume_mounts: Some([shared_volume()].into_iter().chain(credentials).collect()),
         resources: Some(resources([("cpu", "10m"), ("memory", "32Mi")], [("memory", "256Mi")])),
         security_context: Some(restricted()),
         ..Container::default()
@@ -239,7 +267,7 @@ fn inspect(launch: &Launch, settings: &Settings, insecure: &[String], digest_fro
 fn under_agent(launch: &Launch, options: &[String], commands: &[Vec<String>]) -> Vec<String> {
     let mut argv = vec![AGENT.to_owned(), "run".to_owned()];
     argv.push(format!("--timeout-seconds={}", launch.spec.timeout().as_secs()));
-    argv.extend(options.iter().cloned());
+    argv.extend(options.iter().chain(&secrets::agent_options(launch)).map(|option| literal(option)));
     argv.push("--".to_owned());
     for (index, command) in commands.iter().enumerate() {
         if index > 0 {
@@ -297,3 +325,6 @@ fn resources<const R: usize, const L: usize>(
     };
     ResourceRequirements { requests: quantities(&requests), limits: quantities(&limits), claims: None }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,10 @@ use crate::jobs;
 /// Cheap to clone: everything inside is shared.
 #[derive(Clone)]
 pub struct Context {
+    /// For requests that are answered at once: one that is not is an error after some seconds.
     pub client: kube::Client,
+    /// For watches and logs, which may be silent for as long as they like.
+    pub streams: kube::Client,
     pub pool: PgPool,
     pub recorder: Recorder,
     pub jobs: Arc<jobs::Settings>,

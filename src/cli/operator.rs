@@ -39,6 +39,8 @@ use crate::{
 
 /// How long the parts may take to end.
 const SHUTDOWN: Duration = Duration::from_secs(10);
+/// How long the API server may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Runs until the process is asked to stop.
@@ -50,11 +52,15 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
     // The signal's own token tells an end that was asked for from one that was not.
     let asked_to_stop = CancellationToken::new();
     shutdown::on_signal(asked_to_stop.clone(), stop.clone()).context("failed to listen for signals")?;
-    let client = Client::try_default().await.context("failed to configure the client of the API server")?;
+    let cluster = kube::Config::infer().await.context("failed to find the API server")?;
+    let streams = Client::try_from(cluster.clone()).context("failed to configure the client of the API server")?;
+    let client = Client::try_from(kube::Config { read_timeout: Some(ANSWER), ..cluster })
+        .context("failed to configure the client of the API server")?;
     let health = Health::default();
     let metrics = Metrics::default();
     let context = Context {
         client: client.clone(),
+        streams,
         pool: db::pool(&config.database).context("failed to read DATABASE_URL")?,
         recorder: Recorder::new(
             client.clone(),
@@ -125,7 +131,7 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
     parts.spawn(dispatcher::run(context.clone(), wake, stop.clone()));
     parts.spawn(collector::run(context.clone(), stop.clone()));
 
-    let (namespaces, watch) = namespaces(context.client.clone());
+    let (namespaces, watch) = namespaces(context.streams.clone());
     parts.spawn(stopped_by(stop.clone(), watch));
     let (context, stop) = (context.clone(), stop.clone());
     let ready = namespaces.clone();

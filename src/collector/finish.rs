@@ -18,7 +18,7 @@ use crate::{
         launches,
         results::{self, Durations},
     },
-    runtime::{Context, metrics::Ended},
+    runtime::Context,
 };
 
 /// Enough of the log's end for the builder's last words and the lines of its push.
@@ -46,9 +46,7 @@ pub async fn finish(context: &Context, build: Uuid, ending: &Ending, inspection:
     if results::finish(&context.pool, build, &outcome, durations, job_ttl).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
-        let labels =
-            Ended { method: method.to_string(), status: outcome.result_status().to_owned(), reason: reason.to_owned() };
-        context.metrics.builds_ended.get_or_create(&labels).inc();
+        context.metrics.ended(method, &outcome);
     }
     Ok(())
 }
@@ -58,7 +56,7 @@ async fn is_deleted(context: &Context, attempt: &launches::Ending) -> Result<boo
     let builds: Api<Build> = Api::namespaced(context.client.clone(), &attempt.namespace);
     let build = builds.get_metadata_opt(&attempt.name).await?;
     let lives = |build: &_| ResourceExt::uid(build).is_some_and(|uid| uid == attempt.uid);
-    if !build.filter(lives).is_some_and(|build| build.metadata.deletion_timestamp.is_none()) {
+    if build.filter(lives).is_none_or(|build| build.metadata.deletion_timestamp.is_some()) {
         return Ok(true);
     }
     let namespaces: Api<Namespace> = Api::all(context.client.clone());

@@ -43,7 +43,7 @@ async fn follow(context: &Context, build: Uuid, seen: &mut watch::Receiver<Seen>
     }
     let (pods, name) = {
         let pod = &seen.borrow().pod;
-        (Api::namespaced(context.client.clone(), &pod.namespace().unwrap_or_default()), pod.name_any())
+        (Api::namespaced(context.streams.clone(), &pod.namespace().unwrap_or_default()), pod.name_any())
     };
     let mut log = Log::resume(context, build).await?;
     for container in [PREPARE_CONTAINER, BUILD_CONTAINER] {

@@ -64,7 +64,7 @@ pub async fn run(
     changed: mpsc::UnboundedReceiver<(String, String)>,
     stop: CancellationToken,
 ) {
-    let api: Api<Guarded> = Api::all(controlled.context.client.clone());
+    let api: Api<Guarded> = Api::all(controlled.context.streams.clone());
     let (store, writer) = reflector::store();
     let deletions = controlled.clone();
     let objects = watcher(api, watcher::Config::default())
@@ -116,7 +116,7 @@ async fn reconcile_build(build: Arc<Guarded>, controlled: Arc<Controlled>) -> Re
         Err(error) => return Err(Error::Unreadable(error.error.clone())),
     };
     let loaded = load::load(&controlled, build).await?;
-    let refused = validate::refusal(&build.spec, &loaded.namespace);
+    let refused = validate::refusal(&build.spec, &loaded.namespace, &controlled.context.jobs.images);
     let plan = plan::plan(&plan::Desired::of(build)?, loaded.newest.as_ref());
     let newest = apply::apply(&controlled, build, &loaded, plan, refused).await?;
     report::report(&controlled.context, build, newest.as_ref()).await?;

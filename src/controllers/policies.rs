@@ -40,7 +40,7 @@ enum Error {
 
 /// Runs until `stop`.
 pub async fn run(context: Context, namespaces: Store<PartialObjectMeta<Namespace>>, stop: CancellationToken) {
-    let api: Api<BuildConcurrencyPolicy> = Api::all(context.client.clone());
+    let api: Api<BuildConcurrencyPolicy> = Api::all(context.streams.clone());
     let (store, writer) = reflector::store();
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff().reflect(writer));
     let mut behind = false;

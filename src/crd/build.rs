@@ -50,21 +50,19 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
 #[x_kube(validation = only_with("spec.cache.from", "!has(self.cache) || !has(self.cache.from) || size(self.cache.from) == 0", &["buildx"]))]
 #[x_kube(validation = only_with("spec.cache.to", "!has(self.cache) || !has(self.cache.to) || size(self.cache.to) == 0", &["buildx"]))]
 #[x_kube(validation = only_with("spec.cache.repo", "!has(self.cache) || !has(self.cache.repo)", &["kaniko", "container", "paketo"]))]
+#[x_kube(validation = only_with("spec.secrets", "!has(self.secrets) || size(self.secrets) == 0", &["kaniko", "buildx", "container"]))]
 #[x_kube(validation = only_with("spec.ssh", "!has(self.ssh)", &["buildx"]))]
 #[x_kube(validation = only_with("spec.builder", "!has(self.builder)", &["paketo"]))]
 #[x_kube(validation = only_with("spec.buildpacks", "!has(self.buildpacks) || size(self.buildpacks) == 0", &["paketo"]))]
 #[x_kube(validation = only_with("spec.packer", "!has(self.packer)", &["packer"]))]
 // What is in the API and does not act yet. Delete a line when its field does.
 #[x_kube(validation = unavailable("spec.source.git", "!has(self.source.git)"))]
-#[x_kube(validation = unavailable("spec.secrets", "!has(self.secrets) || size(self.secrets) == 0"))]
 #[x_kube(validation = unavailable("spec.ssh", "!has(self.ssh)"))]
-#[x_kube(validation = unavailable("spec.environment", "!has(self.environment) || size(self.environment) == 0"))]
 #[x_kube(validation = unavailable("spec.options", "!has(self.options) || size(dyn(self.options)) == 0"))]
 #[x_kube(validation = unavailable("spec.platforms", "!has(self.platforms) || size(self.platforms) == 0"))]
 #[x_kube(validation = unavailable("spec.sbom", "!has(self.sbom) || !self.sbom"))]
 #[x_kube(validation = unavailable("spec.provenance", "!has(self.provenance) || !self.provenance"))]
 #[x_kube(validation = unavailable("spec.scan", "!has(self.scan)"))]
-#[x_kube(validation = unavailable("spec.output.credentialsSecret", "!has(self.output.credentialsSecret)"))]
 #[x_kube(validation = unavailable("spec.worker", "!has(self.worker)"))]
 #[x_kube(validation = unavailable("spec.priority", "!has(self.priority) || self.priority == 0"))]
 #[x_kube(validation = unavailable("spec.retries.limit", "!has(self.retries) || !has(self.retries.limit) || self.retries.limit == 0"))]
@@ -150,12 +148,26 @@ pub struct BuildSpec {
         "a value in spec.buildArgs has a NUL character; remove it"
     ))]
     pub build_args: BTreeMap<String, String>,
-    /// Environment of the builder, by name. At most 64, values at most 4096 characters.
+    /// Environment of the builder, by name; instructions of a Dockerfile don't see it. It can be read in
+    /// the Pod: no place for a secret. At most 64, values at most 4096 characters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     #[schemars(schema_with = "short_values")]
+    #[x_kube(validation = (
+        "self.all(name, size(name) <= 128 && name.matches('^[A-Za-z_][A-Za-z0-9_]*$'))",
+        "each name in spec.environment must start with a letter or `_` and hold only letters, digits and `_`, at most 128 characters"
+    ))]
+    // What says where builders find their programs, homes, credentials, certificates and daemons.
+    #[x_kube(validation = (
+        "self.all(name, !name.matches('^(PATH|HOME|USER|TMPDIR|REGISTRY_AUTH_FILE)$         |^(LD_|SSL_CERT_|XDG_|DOCKER_|BUILDX_|BUILDKIT_|BUILDAH_|STORAGE_|_?CONTAINERS_|(FF_)?KANIKO_|IMAGE_FACTORY_)'))",
+        "spec.environment must not set what the builder's isolation and credentials rest on: PATH, HOME, USER, TMPDIR,          REGISTRY_AUTH_FILE and names starting with LD_, SSL_CERT_, XDG_, DOCKER_, BUILDX_, BUILDKIT_, BUILDAH_, STORAGE_,          CONTAINERS_, KANIKO_, FF_KANIKO_ or IMAGE_FACTORY_"
+    ))]
+    #[x_kube(validation = (
+        r"self.all(name, !self[name].contains('\x00'))",
+        "a value in spec.environment has a NUL character; remove it"
+    ))]
     pub environment: BTreeMap<String, String>,
-    /// Secrets the Dockerfile may mount while it builds. At most 32.
+    /// Secrets the Dockerfile may mount while it builds. Methods kaniko, buildx and container; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]

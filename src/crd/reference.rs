@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 pub struct SecretReference {
     /// Name of the Secret, in the namespace of this object.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = (
+        "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+        "the name of a Secret must hold only lower-case letters, digits, `-` and `.`, and start and end with a letter or digit"
+    ))]
     pub name: String,
 }
 
@@ -19,8 +23,16 @@ pub struct SecretReference {
 pub struct SecretKeyReference {
     /// Name of the Secret, in the namespace of this object.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = (
+        "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+        "the name of a Secret must hold only lower-case letters, digits, `-` and `.`, and start and end with a letter or digit"
+    ))]
     pub name: String,
     /// Key inside the Secret's data.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = (
+        "self.matches('^[-._a-zA-Z0-9]+$') && !self.startsWith('..')",
+        "the key of a Secret must hold only letters, digits, `-`, `_` and `.`, and not start with `..`"
+    ))]
     pub key: String,
 }

@@ -21,6 +21,7 @@ pub struct Unlaunched {
     pub uid: String,
     pub project: String,
     pub worker: String,
+    pub method: Method,
     pub spec: Value,
     /// Why it shall stop before it has started, where it shall.
     pub cancel: Option<Reason>,
@@ -33,7 +34,7 @@ pub struct Unlaunched {
 pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
     let rows = sqlx::query!(
         "select b.id, b.resource_namespace, b.resource_name, b.resource_uid, p.name as project, w.worker_name,
-                c.spec, b.cancel_reason
+                c.build_method, c.spec, b.cancel_reason
          from builds b
          join projects p on p.id = b.project_id
          join build_workers w on w.id = b.worker_id
@@ -43,19 +44,21 @@ pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
     )
     .fetch_all(pool)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Unlaunched {
-            id: row.id,
-            namespace: row.resource_namespace,
-            name: row.resource_name,
-            uid: row.resource_uid,
-            project: row.project,
-            worker: row.worker_name,
-            spec: row.spec,
-            cancel: cancel_reason(row.cancel_reason),
+    rows.into_iter()
+        .map(|row| {
+            Ok(Unlaunched {
+                id: row.id,
+                namespace: row.resource_namespace,
+                name: row.resource_name,
+                uid: row.resource_uid,
+                project: row.project,
+                worker: row.worker_name,
+                method: method(&row.build_method)?,
+                spec: row.spec,
+                cancel: cancel_reason(row.cancel_reason),
+            })
         })
-        .collect())
+        .collect()
 }
 
 /// The Jobs of these attempts exist.
@@ -147,9 +150,8 @@ pub struct Ending {
 pub async fn ending(pool: &PgPool, build: Uuid, tail_lines: i64) -> Result<Option<Ending>> {
     let row = sqlx::query_file!("src/db/sql/ending.sql", build, tail_lines).fetch_optional(pool).await?;
     row.map(|row| {
-        let method = row.build_method.parse();
         Ok(Ending {
-            method: method.map_err(|error: UnknownMethod| Error::Row(error.to_string()))?,
+            method: method(&row.build_method)?,
             spec: row.spec,
             cancel: cancel_reason(row.cancel_reason),
             namespace: row.resource_namespace,
@@ -174,6 +176,10 @@ pub async fn launched(pool: &PgPool, seconds: f64) -> Result<Vec<Uuid>> {
     )
     .fetch_all(pool)
     .await?)
+}
+
+fn method(text: &str) -> Result<Method> {
+    text.parse().map_err(|error: UnknownMethod| Error::Row(error.to_string()))
 }
 
 fn cancel_reason(text: Option<String>) -> Option<Reason> {

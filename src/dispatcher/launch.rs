@@ -43,8 +43,8 @@ pub async fn launch(context: &Context, attempt: &Unlaunched) -> Result<Launched,
     };
     let job = match jobs::job(&launch, &context.jobs) {
         Ok(job) => job,
-        Err(error @ jobs::Error::MethodNotAvailable(_)) => {
-            return Ok(Launched::Refused(Reason::MethodNotAvailable, error.to_string()));
+        Err(jobs::Error::MethodNotAvailable(why)) => {
+            return Ok(Launched::Refused(Reason::MethodNotAvailable, why));
         }
     };
     let api: Api<Job> = Api::namespaced(context.client.clone(), &launch.namespace);

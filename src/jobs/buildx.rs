@@ -5,8 +5,8 @@ use image_factory_core::pod::{BUILD_CONTAINER, BUILDKITD_CONTAINER, METADATA_FIL
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, SecurityContext, Volume, VolumeMount};
 
 use super::{
-    Builder, Launch, Settings, USER, destinations, requested, resources, restricted, shared_volume, under_agent,
-    variable,
+    Builder, Launch, Settings, USER, destinations, requested, resources, restricted, secrets, shared_volume,
+    under_agent, variable,
 };
 
 const CONFIG_FILE: &str = "buildkitd.toml";
@@ -63,7 +63,7 @@ fn client(launch: &Launch, settings: &Settings, socket: &str) -> Container {
         env: Some(vec![
             variable("HOME", OUT),
             variable("BUILDX_CONFIG", &format!("{OUT}/buildx")),
-            variable("DOCKER_CONFIG", &format!("{OUT}/docker")),
+            variable("DOCKER_CONFIG", &secrets::docker_config(&launch.spec)),
         ]),
         resources: Some(resources([("cpu", "10m"), ("memory", "64Mi")], [("memory", "1Gi")])),
         security_context: Some(restricted()),
@@ -87,10 +87,11 @@ fn build(launch: &Launch) -> Vec<String> {
     argv.extend(spec.target.iter().map(|target| format!("--target={target}")));
     argv.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
     argv.extend(spec.output.labels.iter().map(|(key, value)| format!("--label={key}={value}")));
+    argv.extend(secrets::flags(spec));
     if !spec.cache_enabled() {
         argv.push("--no-cache".to_owned());
     }
-    if let Some(cache) = &spec.cache {
+    if let Some(cache) = spec.cache.as_ref().filter(|cache| cache.enabled) {
         argv.extend(cache.from.iter().map(|from| format!("--cache-from={from}")));
         argv.extend(cache.to.iter().map(|to| format!("--cache-to={to}")));
     }

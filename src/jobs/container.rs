@@ -4,7 +4,7 @@
 use image_factory_core::pod::{BUILD_CONTAINER, DIGEST_FILE, OUT, SOURCE, VOLUME};
 use k8s_openapi::api::core::v1::{Capabilities, Container, EmptyDirVolumeSource, SecurityContext, Volume, VolumeMount};
 
-use super::{Builder, Launch, Settings, destinations, requested, shared_volume, under_agent, variable};
+use super::{Builder, Launch, Settings, destinations, requested, secrets, shared_volume, under_agent, variable};
 
 const REGISTRIES_FILE: &str = "registries.conf";
 const STORAGE_VOLUME: &str = "storage";
@@ -27,6 +27,13 @@ const CAPABILITIES: [&str; 11] = [
 pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String]) -> Builder {
     let destinations = destinations(launch);
     let mut commands = vec![build(launch, &destinations)];
+    let mut env = vec![
+        variable("HOME", OUT),
+        variable("STORAGE_DRIVER", "vfs"),
+        variable("BUILDAH_ISOLATION", "chroot"),
+        variable("CONTAINERS_REGISTRIES_CONF", &format!("{VOLUME}/{REGISTRIES_FILE}")),
+    ];
+    env.extend(secrets::credentials_file(&launch.spec).map(|file| variable("REGISTRY_AUTH_FILE", &file)));
     commands.extend(destinations.iter().enumerate().map(|(index, name)| push(name, index == 0)));
     Builder {
         sidecars: Vec::new(),
@@ -34,12 +41,7 @@ pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String])
             name: BUILD_CONTAINER.to_owned(),
             image: Some(settings.images.container.clone()),
             command: Some(under_agent(launch, &[], &commands)),
-            env: Some(vec![
-                variable("HOME", OUT),
-                variable("STORAGE_DRIVER", "vfs"),
-                variable("BUILDAH_ISOLATION", "chroot"),
-                variable("CONTAINERS_REGISTRIES_CONF", &format!("{VOLUME}/{REGISTRIES_FILE}")),
-            ]),
+            env: Some(env),
             resources: Some(requested(&launch.spec)),
             security_context: Some(SecurityContext {
                 run_as_user: Some(0),
@@ -83,6 +85,7 @@ fn build(launch: &Launch, destinations: &[String]) -> Vec<String> {
     argv.extend(spec.target.iter().map(|target| format!("--target={target}")));
     argv.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
     argv.extend(spec.output.labels.iter().map(|(key, value)| format!("--label={key}={value}")));
+    argv.extend(secrets::flags(spec));
     if !spec.cache_enabled() {
         argv.push("--no-cache".to_owned());
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use image_factory_core::{method::Method, outcome::Outcome};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family},
@@ -48,6 +49,16 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Counts the end of an attempt.
+    pub fn ended(&self, method: Method, outcome: &Outcome) {
+        let labels = Ended {
+            method: method.to_string(),
+            status: outcome.result_status().to_owned(),
+            reason: outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str()).to_owned(),
+        };
+        self.builds_ended.get_or_create(&labels).inc();
+    }
+
     pub fn failed(&self, part: &'static str) {
         self.failures.get_or_create(&Failure { part }).inc();
     }
@@ -65,14 +76,17 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use image_factory_core::{outcome::Failure, reason::Reason, status::Status};
+
+    use super::{Method, Metrics, Outcome};
 
     #[test]
     fn a_counted_end_is_served_with_its_labels() {
         let metrics = Metrics::default();
-        let ended =
-            Ended { method: "buildx".to_owned(), status: "failed".to_owned(), reason: "BuildFailed".to_owned() };
-        metrics.builds_ended.get_or_create(&ended).inc();
+        let reason = Reason::BuildFailed;
+        let failure = Failure { reason, class: reason.class(), stage: reason.stage(), message: String::new() };
+        let outcome = Outcome { status: Status::Failed, exit_code: Some(1), failure: Some(failure), image: None };
+        metrics.ended(Method::Buildx, &outcome);
         let text = metrics.text().unwrap();
         let line = "image_factory_builds_ended_total{method=\"buildx\",status=\"failed\",reason=\"BuildFailed\"} 1";
         assert!(text.contains(line), "{text}");

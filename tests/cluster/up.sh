@@ -33,6 +33,7 @@ postgres_up
 registry_up
 git_server_up
 pki_up
+private_registries_up
 compile_kube
 tool "$KUBE_BIN/kubectl"
 control_plane_up

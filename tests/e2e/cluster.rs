@@ -1,7 +1,8 @@
 //! Where the cluster, its Postgres and its registry are: what `.local/env` says. A machine without
 //! them fails the tests, with the sentence that says what to do.
 
-use kube::{Client, Config};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{Api, Client, Config, api::ListParams};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 pub fn variable(name: &str) -> String {
@@ -31,4 +32,15 @@ pub async fn client() -> Client {
 /// A connection of its own for each test: the server is shared by all that run at once.
 pub fn database() -> PgPool {
     PgPoolOptions::new().max_connections(1).connect_lazy(&variable("DATABASE_URL")).expect("DATABASE_URL can be read")
+}
+
+/// The image by which the deployed operator runs method kaniko; none where it doesn't.
+pub async fn kaniko_image() -> Option<String> {
+    let deployments: Api<Deployment> = Api::namespaced(client().await, "image-factory");
+    let ours = ListParams::default().labels("app.kubernetes.io/name=image-factory");
+    let found = deployments.list(&ours).await.expect("Deployments can be listed").items.pop();
+    let pod = found.and_then(|deployment| deployment.spec?.template.spec).expect("the operator is deployed");
+    let variables = pod.containers.into_iter().flat_map(|container| container.env.unwrap_or_default());
+    let mut images = variables.filter(|variable| variable.name == "IMAGE_FACTORY_KANIKO_IMAGE");
+    images.next().and_then(|variable| variable.value).filter(|image| !image.is_empty())
 }

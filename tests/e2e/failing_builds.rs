@@ -9,7 +9,7 @@ use super::{
 };
 
 /// The failure a Build ended with, after checking that status, conditions and rows tell the same story.
-async fn failure(tenant: &Tenant, build: &Build) -> Value {
+pub async fn failure(tenant: &Tenant, build: &Build) -> Value {
     assert_eq!(phase(build), "Failed", "{:#}", status(build));
     let attempt = tenant.attempts(build).await.pop().expect("a row");
     let id = rows::id(&attempt);
@@ -29,7 +29,7 @@ async fn failure(tenant: &Tenant, build: &Build) -> Value {
     failure
 }
 
-fn told(failure: &Value) -> (&str, &str, Option<i64>) {
+pub fn told(failure: &Value) -> (&str, &str, Option<i64>) {
     let text = |field: &str| failure[field].as_str().unwrap_or_default();
     (text("reason"), text("stage"), failure["exitCode"].as_i64())
 }

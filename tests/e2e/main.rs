@@ -3,6 +3,7 @@
 //! Each test that builds has a namespace of its own (`tenant`), waits by watching (`watching`), and
 //! compares three witnesses: the cluster, the rows in Postgres (`rows`), and the registry (`registry`).
 
+mod budgets;
 mod cluster;
 mod registry;
 mod rows;
@@ -10,10 +11,12 @@ mod tenant;
 mod watching;
 
 mod crd_rules;
+mod credentials;
 mod deleted_builds;
 mod examples;
 mod failing_builds;
 mod job_ttl;
+mod kaniko;
 mod killed_operator;
 mod limits;
 mod refused_specs;

@@ -42,3 +42,19 @@ async fn get(path: &str, kind: &str, reference: &str) -> (Value, String) {
     let body = response.bytes().await.expect("the registry sends it");
     (serde_json::from_slice(&body).expect("it is JSON"), digest)
 }
+
+/// Digest of an image in the registry that asks for a password.
+pub async fn private_digest(image: &str) -> String {
+    let (repository, tag) = image.rsplit_once(':').expect("an image with a tag");
+    let (host, path) = repository.split_once('/').expect("an image with a host");
+    let url = format!("http://{host}/v2/{path}/manifests/{tag}");
+    let (user, password) = ("REGISTRY_PRIVATE_USER", "REGISTRY_PRIVATE_PASSWORD");
+    let request = reqwest::Client::new()
+        .get(&url)
+        .header("Accept", ACCEPT)
+        .basic_auth(cluster::variable(user), Some(cluster::variable(password)))
+        .send();
+    let response = request.await.and_then(reqwest::Response::error_for_status).expect("the registry has it");
+    let digest = response.headers().get("Docker-Content-Digest").and_then(|value| value.to_str().ok());
+    digest.expect("the registry tells the digest").to_owned()
+}

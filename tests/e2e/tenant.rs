@@ -3,12 +3,13 @@
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::FutureExt;
 use image_factory::{clock, crd::Build, jobs::labels};
 use image_factory_core::pod_security::ENFORCE_LABEL;
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{Namespace, Pod},
+    core::v1::{Namespace, Pod, Secret},
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -75,6 +76,27 @@ impl Tenant {
         format!("{}/{}/{name}:{tag}", cluster::registry(), self.namespace)
     }
 
+    /// The same in the registry that asks for a password.
+    pub fn private_image(&self, name: &str) -> String {
+        format!("{}/{}/{name}:1", cluster::variable("REGISTRY_PRIVATE"), self.namespace)
+    }
+
+    pub async fn secret(&self, name: &str, kind: &str, entries: Value) {
+        let object = json!({"metadata": {"name": name}, "type": kind, "stringData": entries});
+        let secret = serde_json::from_value(object).expect("a Secret");
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        secrets.create(&PostParams::default(), &secret).await.expect("the Secret can be made");
+    }
+
+    /// The Secret `kubectl create secret docker-registry` makes, with this password of the private registry.
+    pub async fn push_secret(&self, name: &str, password: &str) {
+        let user = cluster::variable("REGISTRY_PRIVATE_USER");
+        let auth = STANDARD.encode(format!("{user}:{password}"));
+        let login = json!({"username": user, "password": password, "auth": auth});
+        let config = json!({"auths": {cluster::variable("REGISTRY_PRIVATE"): login}}).to_string();
+        self.secret(name, "kubernetes.io/dockerconfigjson", json!({".dockerconfigjson": config})).await;
+    }
+
     /// A Build of this Dockerfile, in which `BASE` stands for an image with a shell.
     pub fn manifest(&self, name: &str, method: &str, dockerfile: &str) -> Value {
         let dockerfile = dockerfile.replace("BASE", &format!("{}/busybox:1", cluster::registry()));
@@ -96,6 +118,12 @@ impl Tenant {
         let name = manifest["metadata"]["name"].as_str().expect("a manifest has a name");
         let params = PatchParams::apply(APPLIER).force();
         self.builds().patch(name, &params, &Patch::Apply(manifest)).await.expect("the API server accepts it")
+    }
+
+    /// Changes a Build as `kubectl annotate` or `kubectl patch` would.
+    pub async fn merge(&self, name: &str, change: &Value) {
+        let changed = self.builds().patch(name, &PatchParams::default(), &Patch::Merge(change)).await;
+        changed.expect("the API server accepts it");
     }
 
     /// Watches a Build until `reached`.

@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// A build takes about 5 s on an idle machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Watches one object until `reached`; `what` completes the sentence "waited in vain for …".
 pub async fn until<K>(api: &Api<K>, name: &str, what: &str, reached: impl Fn(Option<&K>) -> bool) -> Option<K>

@@ -9,7 +9,7 @@ use image_factory_core::pod;
 
 pub const USAGE: &str =
     "usage: image-factory-agent run [--timeout-seconds N] [--grace-seconds N] [--wait-for-socket PATH] \
-[--report PATH] [--marker PATH] [--cgroup-root PATH] -- COMMAND [ARGUMENT]... [--then COMMAND [ARGUMENT]...]...
+[--needs-secret PATH=SENTENCE]... [--mask-file PATH]... [--mask-docker-config PATH]... [--report PATH] [--marker PATH] [--cgroup-root PATH] -- COMMAND [ARGUMENT]... [--then COMMAND [ARGUMENT]...]...
        image-factory-agent install FOLDER";
 
 /// Shorter than Kubernetes' 30 seconds between SIGTERM and SIGKILL, so that the report is still written.
@@ -29,6 +29,13 @@ pub struct Options {
     pub grace: Duration,
     /// A socket that must accept connections before the first command starts: the daemon beside the build.
     pub wait_for_socket: Option<PathBuf>,
+    /// Files of mounted Secrets without which nothing is started, each with what to say where it is not there: the
+    /// operator may not read Secrets, so it is found out here.
+    pub needed: Vec<(PathBuf, String)>,
+    /// Files whose contents must not be seen in the log.
+    pub masked_files: Vec<PathBuf>,
+    /// The same for a registry's `config.json`, of which only some values are secret.
+    pub masked_configs: Vec<PathBuf>,
     pub report: PathBuf,
     pub marker: PathBuf,
     pub cgroup_root: PathBuf,
@@ -54,6 +61,9 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
         timeout: None,
         grace: DEFAULT_GRACE,
         wait_for_socket: None,
+        needed: Vec::new(),
+        masked_files: Vec::new(),
+        masked_configs: Vec::new(),
         report: pod::TERMINATION_LOG.into(),
         marker: pod::STARTED_MARKER.into(),
         cgroup_root: "/sys/fs/cgroup".into(),
@@ -74,6 +84,9 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
             "--timeout-seconds" => options.timeout = Some(seconds(flag, &value()?)?),
             "--grace-seconds" => options.grace = seconds(flag, &value()?)?,
             "--wait-for-socket" => options.wait_for_socket = Some(value()?.into()),
+            "--needs-secret" => options.needed.push(needed(&value()?)?),
+            "--mask-file" => options.masked_files.push(value()?.into()),
+            "--mask-docker-config" => options.masked_configs.push(value()?.into()),
             "--report" => options.report = value()?.into(),
             "--marker" => options.marker = value()?.into(),
             "--cgroup-root" => options.cgroup_root = value()?.into(),
@@ -93,6 +106,12 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
         return Err("a command is empty".into());
     }
     Ok(options)
+}
+
+fn needed(value: &OsStr) -> Result<(PathBuf, String), String> {
+    let pair = value.to_str().and_then(|text| text.split_once('='));
+    let (path, sentence) = pair.ok_or("--needs-secret takes PATH=SENTENCE")?;
+    Ok((path.into(), sentence.into()))
 }
 
 fn seconds(flag: &str, value: &OsStr) -> Result<Duration, String> {
@@ -145,6 +164,17 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_named_one_by_one() {
+        let line =
+            ["run", "--needs-secret=/a=no b=c", "--mask-file", "/x", "--mask-file=/y", "--mask-docker-config=/z"];
+        let line = line.into_iter().chain(["--", "builder"]).map(OsString::from);
+        let Ok(Task::Run(options)) = parse(line) else { unreachable!("it is a run") };
+        assert_eq!(options.needed, [(PathBuf::from("/a"), "no b=c".to_owned())]);
+        assert_eq!(options.masked_files, [PathBuf::from("/x"), "/y".into()]);
+        assert_eq!(options.masked_configs, [PathBuf::from("/z")]);
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused_with_a_sentence() {
         for (line, sentence) in [
             ("", "nothing to do"),
@@ -156,6 +186,7 @@ mod tests {
             ("run --timeout-seconds", "--timeout-seconds takes a value"),
             ("run --timeout-seconds 1h -- a", "--timeout-seconds takes whole seconds, not 1h"),
             ("run --grace-seconds -1 -- a", "--grace-seconds takes whole seconds, not -1"),
+            ("run --needs-secret /a -- b", "--needs-secret takes PATH=SENTENCE"),
             ("run --", "a command is empty"),
             ("run -- a --then", "a command is empty"),
             ("run -- --then a", "a command is empty"),

@@ -6,8 +6,10 @@ mod cgroup;
 mod install;
 mod lines;
 mod log;
+mod mask;
 mod process;
 mod run;
+mod secrets;
 
 use std::process::ExitCode;
 

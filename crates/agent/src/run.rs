@@ -2,8 +2,9 @@
 //! This file decides when a run is over and what its exit code means. A run ends by itself, by its timeout or by a signal
 //! to the agent; the last two ask the command to end (SIGTERM), and kill it after a grace. A second start is refused.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader, Read};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -12,7 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use image_factory_core::pod::{EXIT_AGENT, EXIT_TIMED_OUT};
-use image_factory_core::report::{AgentReport, CommandReport};
+use image_factory_core::reason::Reason;
+use image_factory_core::report::{AgentReport, CommandReport, PodFailure};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -21,7 +23,9 @@ use signal_hook::iterator::Signals;
 use crate::arguments::Options;
 use crate::cgroup;
 use crate::log::Log;
+use crate::mask::Mask;
 use crate::process::{self, End, NotStarted, signal_group};
+use crate::secrets;
 
 /// How long output is still taken after its command has ended, where a process the command left behind holds the pipe.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -29,6 +33,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 const SOCKET_PATIENCE: Duration = Duration::from_mins(2);
 const SOCKET_INTERVAL: Duration = Duration::from_millis(50);
 const CHUNK_BYTES: usize = 64 * 1024;
+/// A Secret holds at most 1 MiB.
+const MAX_SECRET_BYTES: u64 = 1024 * 1024;
 
 enum Event {
     Signal(i32),
@@ -42,8 +48,14 @@ enum Event {
 pub fn run(options: &Options) -> i32 {
     let log = Log::new();
     let mut run = Run::new(options, log.clone());
-    match claim(&options.marker).and_then(|()| run.listen()) {
-        Ok(()) => run.execute(),
+    match claim(&options.marker).and_then(|()| run.listen()).and_then(|()| mask(options)) {
+        Ok(mask) => {
+            log.hide(mask);
+            match options.needed.iter().find(|(path, _)| !path.exists()) {
+                Some((_, sentence)) => run.miss(sentence),
+                None => run.execute(),
+            }
+        }
         Err(sentence) => run.refuse(sentence),
     }
     let report = run.into_report();
@@ -61,6 +73,28 @@ fn claim(marker: &Path) -> Result<(), String> {
             Err(format!("refused to start a second time: {} is there from the first start", marker.display()))
         }
         Err(error) => Err(format!("failed to create the marker {}: {error}", marker.display())),
+    }
+}
+
+/// What must not be seen in the log. A file that is not there holds no secret; one that can't be read stops the run.
+fn mask(options: &Options) -> Result<Mask, String> {
+    let mut values = BTreeSet::new();
+    for path in &options.masked_files {
+        values.append(&mut secrets::of_file(&read_secret(path)?));
+    }
+    for path in &options.masked_configs {
+        values.append(&mut secrets::of_docker_config(&read_secret(path)?));
+    }
+    Ok(Mask::new(values))
+}
+
+fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    match File::open(path).and_then(|file| file.take(MAX_SECRET_BYTES).read_to_end(&mut content)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(format!("failed to read the secret {}: {error}", path.display()))
+        }
+        _ => Ok(content),
     }
 }
 
@@ -283,6 +317,13 @@ impl<'a> Run<'a> {
         self.log.say(&sentence);
         self.report.exit_code = EXIT_AGENT;
         self.report.error = Some(sentence);
+    }
+
+    /// Something that the Build names is not there.
+    fn miss(&mut self, sentence: &str) {
+        self.log.say(sentence);
+        self.report.exit_code = EXIT_AGENT;
+        self.report.failure = Some(PodFailure::new(Reason::SecretNotFound.as_str(), sentence));
     }
 
     fn into_report(self) -> AgentReport {

@@ -371,3 +371,32 @@ fn installing_leaves_an_executable_copy() {
     assert!(fs::read(&copy).expect("reads") == fs::read(AGENT).expect("reads"));
     assert_eq!(fs::read_dir(volume.0.join("bin")).expect("lists").count(), 1);
 }
+
+#[test]
+fn what_is_secret_is_not_seen_even_where_a_command_prints_it() {
+    let volume = Volume::new();
+    fs::write(volume.path("token"), "hunter2-hunter2\n").expect("writes");
+    let auth = "cm9ib3Q6c2VzYW1lLW9wZW4="; // robot:sesame-open
+    fs::write(volume.path("config.json"), format!(r#"{{"auths": {{"r.test": {{"auth": "{auth}"}}}}}}"#))
+        .expect("writes");
+    let (token, config) = (volume.path("token"), volume.path("config.json"));
+    let script = format!("cat {token}; printf 'auth=%s pass=sesame-open user=robot\\n' {auth}; base64 <{token}");
+    let output = volume.run(&["--mask-file", &token, "--mask-docker-config", &config], &["sh", "-c", &script]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "***\nauth=*** pass=*** user=robot\n***\n");
+    let report = volume.report();
+    assert_eq!((report.lines, report.bytes), (3, output.stdout.len() as u64), "what was written is counted");
+}
+
+#[test]
+fn without_a_secret_that_is_needed_nothing_starts() {
+    let volume = Volume::new();
+    fs::write(volume.path("there"), "").expect("writes");
+    let needs = |name: &str| format!("--needs-secret={}=no key {name}", volume.path(name));
+    let output = volume.run(&[&needs("there"), &needs("missing")], &["echo", "started"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "image-factory-agent: no key missing\n");
+    assert_eq!(output.status.code(), Some(125));
+    let report = volume.report();
+    let failure = report.failure.expect("the report says why");
+    assert_eq!((failure.reason.as_str(), failure.message.as_str()), ("SecretNotFound", "no key missing"));
+    assert!(report.error.is_none() && report.commands.is_empty());
+}

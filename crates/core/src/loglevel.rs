@@ -25,7 +25,7 @@ impl Level {
 ///
 /// Known formats: logrus with colours or text (`ERRO[0001] …`, `level=error`: kaniko, buildah,
 /// buildkitd), BuildKit's plain progress (`#7 ERROR: …`, `WARNING: …`), buildah and the lifecycle
-/// (`Error: …`, `ERROR: …`, `Warning: …`).
+/// (`Error: …`, `ERROR: …`, `Warning: …`), and kaniko's last words (`error building image: …`).
 pub fn level_of(line: &str) -> Level {
     let plain = without_ansi(line);
     let text = after_buildkit_vertex(plain.trim_start());
@@ -38,6 +38,9 @@ pub fn level_of(line: &str) -> Level {
         ("ERROR:", Level::Error),
         ("Error:", Level::Error),
         ("error:", Level::Error),
+        ("error building image: ", Level::Error),
+        ("error pushing image: ", Level::Error),
+        ("error checking push permissions: ", Level::Error),
         ("fatal:", Level::Error),
         ("WARNING:", Level::Warn),
         ("Warning:", Level::Warn),
@@ -109,6 +112,9 @@ mod tests {
             ("time=\"2026-08-02T10:00:00Z\" level=error msg=\"gone\"", Level::Error),
             ("Error: building at STEP \"RUN false\": exit status 1", Level::Error),
             ("STEP 1/4: FROM scratch", Level::Info),
+            ("time=\"2026-11-24T03:46:41Z\" level=info msg=\"Taking snapshot of files...\"", Level::Info),
+            ("error building image: error building stage: failed to execute command: …", Level::Error),
+            ("error checking push permissions: checking push permission for …", Level::Error),
             ("no errors found", Level::Info),
             ("", Level::Info),
         ] {

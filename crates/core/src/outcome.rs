@@ -164,8 +164,13 @@ fn build_failure(method: Method, end: &ContainerEnd, tail: &[String]) -> Outcome
     if report.timed_out {
         return Outcome::failed(Reason::TimedOut, None, "the build ran longer than spec.timeout".to_owned());
     }
+    if let Some(failure) = report.failure {
+        // Nothing was started: there is no exit code of a builder.
+        return Outcome::failed(failure.reason.parse().unwrap_or(Reason::Internal), None, failure.message);
+    }
     if report.terminated {
-        let message = "the Pod was told to end before the build had ended".to_owned();
+        // Not asked for by us: then it would be a cancellation, decided before.
+        let message = "the Pod was ended from outside before the build had: its Job or Pod was deleted".to_owned();
         return Outcome::failed(Reason::JobDeleted, None, message);
     }
     if let Some(error) = report.error {
@@ -176,6 +181,10 @@ fn build_failure(method: Method, end: &ContainerEnd, tail: &[String]) -> Outcome
     let pushing = match method {
         // Its second command is the push.
         Method::Container => report.commands.len() > 1,
+        // Its right to push is asked for before the build, too.
+        Method::Kaniko => said.as_deref().is_some_and(|text| {
+            text.starts_with("error pushing image: ") || text.starts_with("error checking push permissions: ")
+        }),
         _ => said.as_deref().is_some_and(|text| text.contains("failed to push")),
     };
     if pushing {
@@ -370,6 +379,51 @@ mod tests {
     }
 
     #[test]
+    fn kanikos_own_words_tell_the_base_image_from_the_push() {
+        for (line, reason, code) in [
+            (
+                "error building image: error building stage: failed to execute command: waiting for process to exit: exit status 127",
+                "BuildFailed",
+                127,
+            ),
+            (
+                "error building image: failed to retrieve image: GET http://registry.test/v2/base/manifests/1: UNAUTHORIZED: authentication required",
+                "BuildFailed",
+                1,
+            ),
+            (
+                "error checking push permissions: checking push permission for \"registry.test/a:1\": POST http://registry.test/v2/a/blobs/uploads/: UNAUTHORIZED: authentication required",
+                "PushDenied",
+                1,
+            ),
+            (
+                "error pushing image: failed to push to destination registry.test/a:1: DENIED: requested access to the resource is denied",
+                "PushDenied",
+                1,
+            ),
+            (
+                "error pushing image: failed to push to destination registry.test/a:1: dial tcp: connection refused",
+                "PushFailed",
+                1,
+            ),
+        ] {
+            let found = outcome(Method::Kaniko, &built(&agent(code, 1)), &["Error: what a RUN printed", line]);
+            let stage = if reason == "BuildFailed" { "build" } else { "push" };
+            assert_eq!(short(&found), (Status::Failed, reason, stage, Some(code)), "{line}");
+            assert_eq!(found.failure.unwrap().message, line);
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_not_there_fails_before_the_builder_starts() {
+        let failure = Some(PodFailure::new("SecretNotFound", "Secret push has no key .dockerconfigjson"));
+        let report = AgentReport { exit_code: 125, failure, ..AgentReport::default() };
+        let found = outcome(Method::Kaniko, &built(&report), &[]);
+        assert_eq!(short(&found), (Status::Failed, "SecretNotFound", "compile", None));
+        assert_eq!(found.failure.unwrap().message, "Secret push has no key .dockerconfigjson");
+    }
+
+    #[test]
     fn a_run_over_its_timeout_is_a_timeout_in_the_results() {
         let mut report = agent(143, 1);
         report.timed_out = true;
@@ -379,9 +433,11 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_told_to_end_did_not_fail_by_itself() {
-        let report = AgentReport { terminated: true, ..agent(130, 2) };
-        let outcome = outcome(Method::Buildx, &built(&report), &["ERROR: failed to solve: Canceled"]);
+    fn a_build_whose_pod_was_told_to_end_by_someone_else_is_not_the_builders_failure() {
+        let mut report = agent(143, 1);
+        report.terminated = true;
+        let outcome =
+            outcome(Method::Container, &built(&report), &["Error: building at STEP \"RUN x\": exit status 143"]);
         assert_eq!(short(&outcome), (Status::Failed, "JobDeleted", "build", None));
     }
 

@@ -30,6 +30,13 @@ pub const METADATA_FILE: &str = "/image-factory/out/metadata.json";
 /// Created by the agent at its first start; one that finds it refuses to start a second time.
 pub const STARTED_MARKER: &str = "/image-factory/started";
 
+/// Where the push credentials are mounted, in `build` and `inspect` alone; the file of Docker's own name in it.
+/// A folder at the top, as is the next: kaniko lets mounts alone, but keeps the empty folders above them.
+pub const CREDENTIALS: &str = "/image-factory-credentials";
+pub const CREDENTIALS_FILE: &str = "config.json";
+/// Where `spec.secrets` are mounted, in `build` alone: a file named by each id.
+pub const SECRETS: &str = "/image-factory-secrets";
+
 /// Where the operator's image keeps the agent that `prepare` copies to the volume.
 pub const AGENT_IN_IMAGE: &str = "/usr/local/bin/image-factory-agent";
 

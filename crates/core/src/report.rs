@@ -54,6 +54,9 @@ pub struct AgentReport {
     /// Set when the agent itself failed or refused: the builder is not to blame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Set when something the build needs was not there, so that no builder was started: the Build is to blame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<PodFailure>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +85,7 @@ impl Default for AgentReport {
             disk_read_bytes: None,
             disk_write_bytes: None,
             error: None,
+            failure: None,
         }
     }
 }
@@ -95,12 +99,15 @@ impl AgentReport {
         for command in &mut report.commands {
             command.name = shortened(&command.name, MAX_COMMAND_NAME_BYTES);
         }
-        if let Some(error) = report.error.replace(String::new()) {
-            let room = MAX_BYTES.saturating_sub(json(&report).len());
-            report.error = Some(shortened(&error, room));
-        } else {
-            report.error = None;
+        let (error, failure) = (report.error.take(), report.failure.take());
+        report.error = error.as_ref().map(|_| String::new());
+        report.failure = failure.as_ref().map(PodFailure::without_message);
+        let room = MAX_BYTES.saturating_sub(json(&report).len());
+        if let (Some(kept), Some(failure)) = (&mut report.failure, &failure) {
+            kept.message = shortened(&failure.message, room);
         }
+        let room = MAX_BYTES.saturating_sub(json(&report).len());
+        report.error = error.map(|error| shortened(&error, room));
         json(&report)
     }
 
@@ -121,6 +128,11 @@ pub struct PodFailure {
 impl PodFailure {
     pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { reason: reason.into(), message: message.into() }
+    }
+
+    /// The reason alone, to see what room a document leaves for the message.
+    fn without_message(&self) -> Self {
+        Self { reason: shortened(&self.reason, MAX_REASON_BYTES), message: String::new() }
     }
 }
 
@@ -163,8 +175,7 @@ impl PrepareReport {
             commit_message = std::mem::take(&mut source.message);
         }
         if let Some(failure) = report.failure.take() {
-            report.failure =
-                Some(PodFailure { reason: shortened(&failure.reason, MAX_REASON_BYTES), message: String::new() });
+            report.failure = Some(failure.without_message());
             let room = MAX_BYTES.saturating_sub(json(&report).len());
             if let Some(kept) = &mut report.failure {
                 kept.message = shortened(&failure.message, room);
@@ -196,8 +207,7 @@ impl InspectFailure {
 
     /// At most [`MAX_BYTES`]: the end of a long message goes.
     pub fn encode(&self) -> String {
-        let reason = shortened(&self.failure.reason, MAX_REASON_BYTES);
-        let mut report = Self { version: self.version, failure: PodFailure { reason, message: String::new() } };
+        let mut report = Self { version: self.version, failure: self.failure.without_message() };
         let room = MAX_BYTES.saturating_sub(json(&report).len());
         report.failure.message = shortened(&self.failure.message, room);
         json(&report)
@@ -353,17 +363,20 @@ mod tests {
             exit_code in any::<i32>(),
             numbers in any::<(u64, u64, Option<u64>, Option<u64>, Option<u64>, Option<u64>)>(),
             error in proptest::option::of(any_text()),
+            failure in proptest::option::of((any_text(), any_text())),
         ) {
+            let failure = failure.map(|(reason, message)| PodFailure { reason, message });
             let report = AgentReport {
                 commands, exit_code, timed_out: false, terminated: false,
                 lines: numbers.0, bytes: numbers.1, memory_peak_bytes: numbers.2, cpu_microseconds: numbers.3,
-                disk_read_bytes: numbers.4, disk_write_bytes: numbers.5, error, version: VERSION,
+                disk_read_bytes: numbers.4, disk_write_bytes: numbers.5, error, failure, version: VERSION,
             };
             let encoded = report.encode();
             prop_assert!(encoded.len() <= MAX_BYTES, "{} bytes", encoded.len());
             let decoded = AgentReport::decode(encoded.as_bytes()).expect("decodes");
             prop_assert_eq!(decoded.lines, report.lines);
             prop_assert_eq!(decoded.error.is_some(), report.error.is_some());
+            prop_assert_eq!(decoded.failure.is_some(), report.failure.is_some());
         }
 
         #[test]

@@ -4,12 +4,11 @@
 use image_factory_core::{pod_security, reason::Reason};
 
 use super::load::Namespace;
-use crate::{crd::BuildSpec, jobs};
+use crate::{config::Images, crd::BuildSpec, jobs};
 
 /// Why this spec can't be built here; `None` where it can.
-pub fn refusal(spec: &BuildSpec, namespace: &Namespace) -> Option<(Reason, String)> {
-    if !jobs::is_available(spec.method) {
-        let message = format!("spec.method {} is not available in this version; use buildx or container", spec.method);
+pub fn refusal(spec: &BuildSpec, namespace: &Namespace, images: &Images) -> Option<(Reason, String)> {
+    if let Some(message) = jobs::unavailable(spec.method, images) {
         return Some((Reason::MethodNotAvailable, message));
     }
     pod_security::refusal(spec.method, &namespace.name, namespace.enforced.as_deref())
@@ -21,6 +20,18 @@ mod tests {
     use super::*;
 
     fn refused(method: &str, enforced: Option<&str>) -> Option<(Reason, String)> {
+        refused_with("registry.test/kaniko:1", method, enforced)
+    }
+
+    fn refused_with(kaniko: &str, method: &str, enforced: Option<&str>) -> Option<(Reason, String)> {
+        let image = |name: &str| format!("registry.test/{name}:1");
+        let images = Images {
+            operator: image("operator"),
+            kaniko: kaniko.to_owned(),
+            buildx: image("buildx"),
+            buildkit: image("buildkit"),
+            container: image("buildah"),
+        };
         let spec = serde_json::from_value(serde_json::json!({
             "method": method,
             "source": {"inline": {"files": {"Dockerfile": "FROM scratch"}}},
@@ -29,16 +40,24 @@ mod tests {
         .unwrap();
         let namespace =
             Namespace { name: "team-a".to_owned(), uid: "u".to_owned(), enforced: enforced.map(str::to_owned) };
-        refusal(&spec, &namespace)
+        refusal(&spec, &namespace, &images)
     }
 
     #[test]
     fn a_method_of_a_later_version_is_refused_by_name() {
-        for method in ["kaniko", "paketo", "packer"] {
+        for method in ["paketo", "packer"] {
             let (reason, message) = refused(method, Some("privileged")).unwrap();
             assert_eq!(reason, Reason::MethodNotAvailable);
             assert!(message.contains(method), "{message}");
         }
+    }
+
+    #[test]
+    fn kaniko_needs_an_image_of_it() {
+        assert_eq!(refused("kaniko", Some("baseline")), None);
+        let (reason, message) = refused_with("", "kaniko", Some("baseline")).unwrap();
+        assert_eq!(reason, Reason::MethodNotAvailable);
+        assert!(message.contains("builders.kaniko.image"), "{message}");
     }
 
     #[test]

@@ -61,7 +61,8 @@ values() {
 			  buildkit: {image: "$REGISTRY/buildkit:${BUILDKIT_VERSION#v}"}
 			  container: {image: "$REGISTRY/buildah:$(buildah_version)"}
 		YAML
-		if chart_has '  kaniko:'; then given kaniko '  kaniko: {image: "%s"}\n'; fi
+		# Empty where none was given: the operator then refuses the method by name.
+		printf '  kaniko: {image: "%s"}\n' "$(given kaniko %s)"
 		if chart_has '  paketo:'; then given lifecycle '  paketo: {image: "%s"}\n'; fi
 		if chart_has 'externalUrl:'; then printf 'externalUrl: "http://%s:%s"\n' "$NODE_IP" "$OPERATOR_PORT"; fi
 	} | put "$VALUES"

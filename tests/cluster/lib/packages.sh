@@ -9,6 +9,7 @@ packages_missing() {
 	while read -r package probe; do
 		[[ -n $(compgen -G "$probe") ]] || command -v "$probe" >/dev/null || printf '%s\n' "$package"
 	done <<-'LIST'
+		apache2-utils htpasswd
 		binutils strip
 		buildah buildah
 		busybox-static /usr/share/doc/busybox-static

@@ -45,6 +45,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(outputs_and_caches());
     cases.extend(limits_of_a_run());
     cases.extend(methods_and_their_fields());
+    cases.extend(secrets_and_environment());
     cases.extend(not_available_yet());
     cases.extend(other_kinds());
     cases
@@ -330,22 +331,57 @@ fn methods_and_their_fields() -> Vec<Case> {
     ]
 }
 
+fn secrets_and_environment() -> Vec<Case> {
+    let secret =
+        |id: &str, name: &str, key: &str| json!({"secrets": [{"id": id, "secretRef": {"name": name, "key": key}}]});
+    let name_rule = "the name of a Secret must hold only lower-case letters, digits, `-` and `.`, and start and end with a letter or digit";
+    let environment_rule = "spec.environment must not set what the builder's isolation and credentials rest on: PATH, HOME, USER, TMPDIR, \
+         REGISTRY_AUTH_FILE and names starting with LD_, SSL_CERT_, XDG_, DOCKER_, BUILDX_, BUILDKIT_, BUILDAH_, STORAGE_, \
+         CONTAINERS_, KANIKO_, FF_KANIKO_ or IMAGE_FACTORY_";
+    let mut cases = vec![
+        build(
+            secret("npmrc", "npm", "npmrc"),
+            secret("--id", "npm", "npmrc"),
+            ["spec.secrets[].id must start with a letter or digit and hold only letters, digits, `_`, `.` and `-`"],
+        ),
+        build(secret("npmrc", "n.p-m", ".npmrc"), secret("npmrc", "Npm", ".npmrc"), [name_rule]),
+        build(
+            secret("npmrc", "npm", "a_B.c-1"),
+            secret("npmrc", "npm", "../npmrc"),
+            ["the key of a Secret must hold only letters, digits, `-`, `_` and `.`, and not start with `..`"],
+        ),
+        build(
+            secret("npmrc", "npm", "npmrc"),
+            json!({"method": "paketo", "secrets": [{"id": "npmrc", "secretRef": {"name": "npm", "key": "npmrc"}}]}),
+            ["spec.secrets works only with the methods kaniko, buildx, container; remove it or change spec.method"],
+        ),
+        build(
+            json!({"output": {"credentialsSecret": {"name": "push"}}}),
+            json!({"output": {"credentialsSecret": {"name": "push/../x"}}}),
+            [name_rule],
+        ),
+        build(
+            json!({"environment": {"CI": "true", "HTTPS_PROXY": "http://proxy.example.com", "PATHS": "a"}}),
+            json!({"environment": {"1A": "x"}}),
+            [
+                "each name in spec.environment must start with a letter or `_` and hold only letters, digits and `_`, at most 128 characters",
+            ],
+        ),
+    ];
+    for name in
+        ["PATH", "LD_PRELOAD", "DOCKER_CONFIG", "BUILDAH_ISOLATION", "_CONTAINERS_USERNS_CONFIGURED", "FF_KANIKO_X"]
+    {
+        cases.push(build(json!({"environment": {}}), json!({"environment": {name: "x"}}), [environment_rule]));
+    }
+    cases
+}
+
 fn not_available_yet() -> Vec<Case> {
-    let secret = |id: &str| json!({"secrets": [{"id": id, "secretRef": {"name": "npm", "key": "npmrc"}}]});
     vec![
         build(
             json!({}),
             json!({"source": {"inline": null, "git": {"url": "https://git.example.com/shop/web.git"}}}),
             ["spec.source.git is not available in this version; remove it"],
-        ),
-        build(json!({"secrets": []}), secret("npmrc"), ["spec.secrets is not available in this version; remove it"]),
-        build(
-            json!({}),
-            secret("--id"),
-            [
-                "spec.secrets[].id must start with a letter or digit and hold only letters, digits, `_`, `.` and `-`",
-                "spec.secrets is not available in this version; remove it",
-            ],
         ),
         build(
             json!({}),
@@ -359,11 +395,6 @@ fn not_available_yet() -> Vec<Case> {
                 "spec.ssh works only with method buildx; remove it or change spec.method",
                 "spec.ssh is not available in this version; remove it",
             ],
-        ),
-        build(
-            json!({"environment": {}}),
-            json!({"environment": {"CI": "true"}}),
-            ["spec.environment is not available in this version; remove it"],
         ),
         build(
             json!({"options": {}}),
@@ -391,11 +422,6 @@ fn not_available_yet() -> Vec<Case> {
             ["spec.provenance is not available in this version; remove it"],
         ),
         build(json!({}), json!({"scan": {"tool": "trivy"}}), ["spec.scan is not available in this version; remove it"]),
-        build(
-            json!({"output": {"insecure": true}}),
-            json!({"output": {"credentialsSecret": {"name": "push"}}}),
-            ["spec.output.credentialsSecret is not available in this version; remove it"],
-        ),
         build(
             json!({}),
             json!({"worker": {"zone": "eu-1"}}),

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Measures a release build of the operator on the local cluster, with limits out of the way; the
+# operator of `make up` is put back at the end.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cargo build --release --bin image-factory
+target=$(cargo metadata --format-version 1 --no-deps | jq -r .target_directory)
+cargo rustc -p image-factory-agent --bin image-factory-agent -- -C target-feature=+crt-static
+IMAGE_FACTORY_BINARY="$target/release/image-factory" IMAGE_FACTORY_AGENT_BINARY="$target/debug/image-factory-agent" tests/cluster/up.sh
+# shellcheck source=/dev/null
+source .local/env
+restore() {
+	# Make the chart's values and the everyday binary count again.
+	rm -f .local/state/installed
+	tests/cluster/up.sh
+}
+trap restore EXIT
+kubectl -n image-factory set env deployment/image-factory IMAGE_FACTORY_WORKER_BUILDS=1000 IMAGE_FACTORY_TENANT_BUILDS=1000 >/dev/null
+kubectl -n image-factory rollout status deployment/image-factory --timeout=120s >/dev/null
+cargo bench --bench operator

@@ -1,0 +1,205 @@
+use image_factory_core::pod::BUILD_CONTAINER;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn settings() -> Settings {
+    let image = |name: &str| format!("registry.test/{name}:1");
+    Settings {
+        images: Images {
+            operator: image("operator"),
+            kaniko: image("kaniko"),
+            buildx: image("buildx"),
+            buildkit: image("buildkit"),
+            container: image("buildah"),
+        },
+        insecure_registries: Vec::new(),
+    }
+}
+
+fn job_of(method: &str, more: Value) -> Job {
+    let mut spec = json!({
+        "method": method,
+        "source": {"inline": {"files": {"Dockerfile": "FROM scratch"}}},
+        "output": {"image": "registry.test:5000/shop/web:1.2"},
+    });
+    merge(&mut spec, more);
+    let launch = Launch {
+        id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001),
+        namespace: "team-a".to_owned(),
+        build: "web".to_owned(),
+        build_uid: "uid-of-web".to_owned(),
+        project: "storefront".to_owned(),
+        worker: "cluster".to_owned(),
+        spec: serde_json::from_value(spec).expect("the spec reads"),
+    };
+    job(&launch, &settings()).expect("the method is available")
+}
+
+fn merge(into: &mut Value, more: Value) {
+    match (into, more) {
+        (Value::Object(into), Value::Object(more)) => {
+            for (key, value) in more {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, more) => *into = more,
+    }
+}
+
+fn pod(job: &Job) -> PodSpec {
+    job.spec.as_ref().and_then(|spec| spec.template.spec.clone()).expect("a Job has a Pod")
+}
+
+fn containers(job: &Job) -> Vec<Container> {
+    let pod = pod(job);
+    pod.init_containers.into_iter().flatten().chain(pod.containers).collect()
+}
+
+fn container(job: &Job, name: &str) -> Container {
+    containers(job).into_iter().find(|container| container.name == name).expect("the container is there")
+}
+
+fn command(job: &Job) -> Vec<String> {
+    container(job, BUILD_CONTAINER).command.expect("a builder has a command")
+}
+
+fn env(container: &Container, name: &str) -> Option<String> {
+    container.env.iter().flatten().find(|variable| variable.name == name)?.value.clone()
+}
+
+fn secret_inputs() -> Value {
+    json!({
+        "secrets": [{"id": "npmrc", "secretRef": {"name": "npm", "key": "config"}}],
+        "output": {"credentialsSecret": {"name": "push"}},
+    })
+}
+
+#[test]
+fn kaniko_gets_every_input_as_a_flag_of_its_own() {
+    let job = job_of(
+        "kaniko",
+        json!({
+            "context": "web",
+            "dockerfile": "docker/Dockerfile",
+            "target": "release",
+            "cache": {"enabled": true, "repo": "registry.test:5000/shop/cache"},
+            "buildArgs": {"VERSION": "$(HOME) 1.2"},
+            "environment": {"HTTPS_PROXY": "http://proxy.test"},
+            "output": {"tags": ["latest", "1.2"], "labels": {"a.b": "c"}, "insecure": true},
+        }),
+    );
+    assert_eq!(
+        command(&job).join("\n"),
+        "/image-factory/bin/image-factory-agent\nrun\n--timeout-seconds=3600\n--\n\
+         /kaniko/executor\n--force\n--log-format=text\n--log-timestamp\n--snapshot-mode=redo\n\
+         --credential-helpers=\n--ignore-path=/image-factory\n--context=dir:///image-factory/source/web\n\
+         --dockerfile=/image-factory/source/web/docker/Dockerfile\n\
+         --destination=registry.test:5000/shop/web:1.2\n--destination=registry.test:5000/shop/web:latest\n\
+         --digest-file=/image-factory/out/digest\n--target=release\n--build-arg=VERSION=$$(HOME) 1.2\n--label=a.b=c\n\
+         --cache\n--cache-repo=registry.test:5000/shop/cache\n\
+         --insecure-registry=registry.test:5000\n--skip-tls-verify-registry=registry.test:5000"
+    );
+    let build = container(&job, BUILD_CONTAINER);
+    assert_eq!(env(&build, "HTTPS_PROXY").as_deref(), Some("http://proxy.test"));
+    let security = build.security_context.expect("it is set");
+    assert_eq!(security.privileged, None);
+    assert_eq!(security.seccomp_profile.map(|profile| profile.type_), Some("RuntimeDefault".to_owned()));
+}
+
+#[test]
+fn kaniko_has_no_cache_without_a_repository_and_none_where_it_is_switched_off() {
+    for cache in [json!(null), json!({"enabled": true}), json!({"enabled": false, "repo": "registry.test/c"})] {
+        let command = command(&job_of("kaniko", json!({"cache": cache})));
+        assert!(!command.iter().any(|argument| argument.starts_with("--cache")), "{cache}");
+    }
+}
+
+#[test]
+fn a_cache_that_is_switched_off_is_neither_read_nor_written() {
+    let cache = json!({"enabled": false, "from": ["type=registry,ref=a"], "to": ["type=registry,ref=a"]});
+    let command = command(&job_of("buildx", json!({"cache": cache})));
+    assert!(command.contains(&"--no-cache".to_owned()));
+    assert!(!command.iter().any(|argument| argument.starts_with("--cache-")));
+}
+
+#[test]
+fn secrets_reach_the_builder_and_credentials_the_inspection_and_nobody_else() {
+    for method in ["kaniko", "buildx", "container"] {
+        let job = job_of(method, secret_inputs());
+        for each in containers(&job) {
+            let mounted: Vec<_> = each
+                .volume_mounts
+                .iter()
+                .flatten()
+                .map(|mount| mount.mount_path.as_str())
+                .filter(|path| path.starts_with("/image-factory-"))
+                .collect();
+            let expected: &[&str] = match each.name.as_str() {
+                "build" => &["/image-factory-credentials", "/image-factory-secrets"],
+                "inspect" => &["/image-factory-credentials"],
+                _ => &[],
+            };
+            assert_eq!(mounted, expected, "{method}: {}", each.name);
+        }
+        assert!(command(&job).contains(&"--secret=id=npmrc,src=/image-factory-secrets/npmrc".to_owned()));
+        let inspect = container(&job, INSPECT_CONTAINER);
+        assert!(inspect.args.iter().flatten().any(|arg| arg == "--docker-config=/image-factory-credentials"));
+    }
+}
+
+#[test]
+fn each_builder_finds_the_credentials_in_its_own_way() {
+    for (method, name, with, without) in [
+        ("kaniko", "DOCKER_CONFIG", "/image-factory-credentials", Some("/image-factory/out/docker")),
+        ("buildx", "DOCKER_CONFIG", "/image-factory-credentials", Some("/image-factory/out/docker")),
+        ("container", "REGISTRY_AUTH_FILE", "/image-factory-credentials/config.json", None),
+    ] {
+        let build = container(&job_of(method, secret_inputs()), BUILD_CONTAINER);
+        assert_eq!(env(&build, name).as_deref(), Some(with), "{method}");
+        let build = container(&job_of(method, json!({})), BUILD_CONTAINER);
+        assert_eq!(env(&build, name).as_deref(), without, "{method}");
+    }
+}
+
+#[test]
+fn a_secret_may_be_missing_for_the_kubelet_and_not_for_the_agent() {
+    let job = job_of("container", secret_inputs());
+    let volumes = pod(&job).volumes.unwrap_or_default();
+    let optional: Vec<_> = volumes
+        .iter()
+        .flat_map(|volume| {
+            let credentials = volume.secret.iter().map(|secret| secret.optional);
+            let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+            credentials.chain(sources.filter_map(|source| source.secret.as_ref()).map(|secret| secret.optional))
+        })
+        .collect();
+    assert_eq!(optional, [Some(true), Some(true)]);
+    let command = command(&job);
+    let agents: Vec<&str> = command.iter().take_while(|argument| *argument != "--").map(String::as_str).collect();
+    assert_eq!(
+        agents[3..],
+        [
+            "--needs-secret=/image-factory-credentials/config.json=spec.output.credentialsSecret: Secret push with key \
+             .dockerconfigjson was not found in namespace team-a",
+            "--mask-docker-config=/image-factory-credentials/config.json",
+            "--needs-secret=/image-factory-secrets/npmrc=spec.secrets[npmrc]: Secret npm with key config was not found \
+             in namespace team-a",
+            "--mask-file=/image-factory-secrets/npmrc",
+        ]
+    );
+}
+
+#[test]
+fn no_container_has_a_variable_twice() {
+    for method in ["kaniko", "buildx", "container"] {
+        let job = job_of(method, json!({"environment": {"CI": "true", "HTTP_PROXY": ""}}));
+        for each in containers(&job) {
+            let mut names: Vec<_> = each.env.iter().flatten().map(|variable| &variable.name).collect();
+            let all = names.len();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), all, "{method}: {}", each.name);
+        }
+    }
+}
