@@ -70,8 +70,11 @@ pub async fn queued(pool: &PgPool, attempt: &NewAttempt) -> Uuid {
     enqueue(pool, attempt).await.expect("it can be queued").expect("it is new")
 }
 
-/// One worker for all and one limit for all tenants, as the operator declares them.
+/// One worker for all and one limit for all tenants, as the operator declares them; and connections as it
+/// has them, without which a claim takes a second.
 pub async fn limits(pool: &PgPool, worker: i32, tenant: i32) {
+    pool.set_connect_options((*pool.connect_options()).clone().options([("jit", "off")]));
+    sqlx::query("set jit = off").execute(pool).await.expect("jit can be turned off");
     settings::declare(pool, tenant).await.expect("the default can be declared");
     workers::declare_built_in(pool, worker).await.expect("the worker can be declared");
 }

@@ -22,6 +22,7 @@ fn settings() -> Settings {
             buildx: "registry.test/buildx:1".to_owned(),
             buildkit: "registry.test/buildkit:1".to_owned(),
             container: "registry.test/buildah:1".to_owned(),
+            kaniko: "registry.test/kaniko:1".to_owned(),
         },
         insecure_registries: vec!["mirror.test:5000".to_owned()],
     }
