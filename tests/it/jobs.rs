@@ -1,19 +1,24 @@
 //! The Job of each method, whole: what changes here changes in every cluster. And that nothing a user
 //! writes is expanded by Kubernetes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use image_factory::{
     config::Images,
     jobs::{Launch, Settings, job},
     source,
 };
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{Container, PodSpec},
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{Container, PodSpec},
+    },
+    apimachinery::pkg::api::resource::Quantity,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+const METHODS: [&str; 3] = ["kaniko", "buildx", "container"];
 
 fn settings() -> Settings {
     Settings {
@@ -25,6 +30,8 @@ fn settings() -> Settings {
             kaniko: "registry.test/kaniko:1".to_owned(),
         },
         insecure_registries: vec!["mirror.test:5000".to_owned()],
+        requests: BTreeMap::from([("cpu".to_owned(), Quantity("100m".to_owned()))]),
+        limits: BTreeMap::from([("ephemeral-storage".to_owned(), Quantity("20Gi".to_owned()))]),
     }
 }
 
@@ -102,8 +109,15 @@ fn the_job_of_container() {
 }
 
 #[test]
+fn the_job_of_kaniko() {
+    let mut spec = rich("kaniko");
+    spec["cache"] = json!({"repo": "registry.test:5000/green/cache"});
+    insta::assert_yaml_snapshot!(shown(job_of(spec)));
+}
+
+#[test]
 fn the_same_attempt_has_the_same_job_and_carries_its_whole_source() {
-    for method in ["buildx", "container"] {
+    for method in METHODS {
         let job = job_of(rich(method));
         assert_eq!(job, job_of(rich(method)), "{method}");
         let prepare = containers(&job)[0];
@@ -143,7 +157,7 @@ fn expanded(text: &str) -> String {
 #[test]
 fn kubernetes_expands_nothing_that_a_user_wrote() {
     let value = "$(HOME) $$(HOME) $HOME ${HOME} $$ $";
-    for method in ["buildx", "container"] {
+    for method in METHODS {
         let mut spec = rich(method);
         spec["buildArgs"] = json!({"THINNER": value});
         spec["output"]["labels"] = json!({"org.example.painter": value});
@@ -165,13 +179,15 @@ fn kubernetes_expands_nothing_that_a_user_wrote() {
         ] {
             assert!(after.contains(&written), "{method} has no {written} in {after:#?}");
         }
-        assert!(after.iter().any(|text| text.starts_with("--file=") && text.ends_with("/house/$(HOME)/$(HOME)/Wall")));
+        let build = containers(&job).into_iter().find(|container| container.name == "build").expect("it builds");
+        let path = |text: &String| expanded(text).ends_with("$(HOME)/Wall");
+        assert!(build.command.iter().flatten().any(path), "{method} is told the Dockerfile's path as it is");
     }
 }
 
 #[test]
 fn no_pod_reaches_into_its_node_or_the_cluster() {
-    for method in ["buildx", "container"] {
+    for method in METHODS {
         let job = job_of(rich(method));
         let pod = pod(&job);
         assert_eq!((pod.automount_service_account_token, pod.enable_service_links), (Some(false), Some(false)));

@@ -2,6 +2,8 @@
 //! written once, whoever comes first.
 
 use image_factory::db::{
+    builds::newest,
+    launches,
     queue::claim,
     transitions::{self, Change},
 };
@@ -39,7 +41,7 @@ async fn what_is_not_where_a_transition_begins_does_not_move(pool: PgPool) -> sq
         let (before, way) = (row(&pool, id).await, history(&pool, id).await);
         for from in Status::ALL.into_iter().filter(|from| *from != status) {
             for to in Status::ALL.into_iter().filter(|to| to.may_follow(Some(from))) {
-                let change = Change { build: id, worker: None, reason: "by mistake".to_owned(), message: None };
+                let change = Change { build: id, reason: "by mistake".to_owned(), ..Change::default() };
                 let mut connection = pool.acquire().await?;
                 let moved = transitions::apply(&mut connection, from, to, &[change]).await.expect("no error");
                 assert_eq!(moved, Vec::<Uuid>::new(), "{from} → {to} of what is {status}");
@@ -56,7 +58,7 @@ async fn what_is_not_where_a_transition_begins_does_not_move(pool: PgPool) -> sq
 async fn a_claim_is_undone_only_while_there_is_no_job(pool: PgPool) -> sqlx::Result<()> {
     limits(&pool, 10, 10).await;
     let id = build_in(&pool, Status::InProgress).await;
-    let back = || [Change { build: id, worker: None, reason: "no Job could be made".to_owned(), message: None }];
+    let back = || [Change { build: id, reason: "no Job could be made".to_owned(), ..Change::default() }];
     let mut connection = pool.acquire().await?;
     let moved = transitions::apply(&mut connection, Status::InProgress, Status::Queued, &back()).await;
     assert_eq!(moved.expect("no error"), [id]);
@@ -65,11 +67,27 @@ async fn a_claim_is_undone_only_while_there_is_no_job(pool: PgPool) -> sqlx::Res
 
     drop(connection);
     assert_eq!(claim(&pool).await.expect("no error"), [id]);
-    image_factory::db::launches::jobs_created(&pool, &[id]).await.expect("no error");
+    launches::jobs_created(&pool, &[id]).await.expect("no error");
     let mut connection = pool.acquire().await?;
     let moved = transitions::apply(&mut connection, Status::InProgress, Status::Queued, &back()).await;
     assert_eq!(moved.expect("no error"), Vec::<Uuid>::new());
     assert_eq!(history(&pool, id).await, "queued → in_progress → queued → in_progress");
+    assert_eq!(broken_histories(&pool).await, Vec::<String>::new());
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_build_put_back_into_the_queue_waits_and_holds_up_no_other(pool: PgPool) -> sqlx::Result<()> {
+    limits(&pool, 1, 1).await;
+    let first = queued(&pool, &attempt("green", "wall")).await;
+    let second = queued(&pool, &attempt("green", "door")).await;
+    assert_eq!(claim(&pool).await.expect("no error"), [first]);
+    let delay = std::time::Duration::from_secs(3600);
+    launches::put_back(&pool, first, "the quota is used up", delay).await.expect("no error");
+    let newest = newest(&pool, "uid-green-wall").await.expect("no error").expect("it has a row");
+    assert_eq!(newest.queue.map(|place| place.waiting_for).as_deref(), Some("BackingOff"));
+    assert_eq!(claim(&pool).await.expect("no error"), [second]);
+    assert_eq!(history(&pool, first).await, "queued → in_progress → queued");
     assert_eq!(broken_histories(&pool).await, Vec::<String>::new());
     Ok(())
 }
