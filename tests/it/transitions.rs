@@ -82,7 +82,7 @@ async fn a_build_put_back_into_the_queue_waits_and_holds_up_no_other(pool: PgPoo
     let first = queued(&pool, &attempt("green", "wall")).await;
     let second = queued(&pool, &attempt("green", "door")).await;
     assert_eq!(claim(&pool).await.expect("no error"), [first]);
-    let delay = std::time::Duration::from_secs(3600);
+    let delay = std::time::Duration::from_hours(1);
     launches::put_back(&pool, first, "the quota is used up", delay).await.expect("no error");
     let newest = newest(&pool, "uid-green-wall").await.expect("no error").expect("it has a row");
     assert_eq!(newest.queue.map(|place| place.waiting_for).as_deref(), Some("BackingOff"));
