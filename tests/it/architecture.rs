@@ -29,7 +29,7 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
             "tasks",
         ],
     ),
-    ("controllers", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime"]),
+    ("controllers", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime", "source"]),
     ("dispatcher", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime"]),
     ("collector", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime"]),
     ("tasks", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime"]),

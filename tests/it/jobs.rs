@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use image_factory::{
     config::Images,
-    jobs::{Launch, Settings, job},
+    jobs::{self, Launch, Settings, job},
     source,
 };
 use k8s_openapi::{
@@ -30,6 +30,7 @@ fn settings() -> Settings {
             kaniko: "registry.test/kaniko:1".to_owned(),
         },
         insecure_registries: vec!["mirror.test:5000".to_owned()],
+        sources: jobs::source::Settings::default(),
         requests: BTreeMap::from([("cpu".to_owned(), Quantity("100m".to_owned()))]),
         limits: BTreeMap::from([("ephemeral-storage".to_owned(), Quantity("20Gi".to_owned()))]),
     }
