@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::api::resource::Quantity};
 use kube::{
     Api, Client,
     core::PartialObjectMeta,
@@ -68,6 +68,14 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         ),
         jobs: Arc::new(jobs::Settings {
             images: config.images.clone(),
+            requests: config
+                .resources
+                .requests
+                .iter()
+                .cloned()
+                .map(|(name, amount)| (name, Quantity(amount)))
+                .collect(),
+            limits: config.resources.limits.iter().cloned().map(|(name, amount)| (name, Quantity(amount))).collect(),
             insecure_registries: config.insecure_registries.iter().filter(|host| !host.is_empty()).cloned().collect(),
             sources: jobs::source::Settings {
                 insecure_protocols: config.source_protocols.clone(),

@@ -87,6 +87,8 @@ fn from_git(git: &GitSource, settings: &Settings, timeout_seconds: u64) -> Sourc
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::json;
 
     use super::*;
@@ -118,6 +120,8 @@ mod tests {
                 container: "buildah".to_owned(),
             },
             insecure_registries: Vec::new(),
+            requests: BTreeMap::new(),
+            limits: BTreeMap::new(),
             sources: Settings { insecure_protocols: vec![Protocol::Http], mebibytes: 64 },
         }
     }

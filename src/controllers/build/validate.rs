@@ -31,6 +31,8 @@ fn source_refusal(git: &GitSource, sources: &jobs::source::Settings) -> Option<S
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use image_factory_core::git::Protocol;
     use serde_json::{Value, json};
 
@@ -64,6 +66,8 @@ mod tests {
         let settings = jobs::Settings {
             images,
             insecure_registries: Vec::new(),
+            requests: BTreeMap::new(),
+            limits: BTreeMap::new(),
             sources: jobs::source::Settings { insecure_protocols: insecure.to_vec(), mebibytes: 1 },
         };
         let spec = serde_json::from_value(json!({
