@@ -404,6 +404,11 @@ fn secrets_and_environment() -> Vec<Case> {
             [name_rule],
         ),
         build(
+            json!({"environment": {"CI": "\u{1}"}}),
+            json!({"environment": {"CI": "\0"}}),
+            ["a value in spec.environment has a NUL character; remove it"],
+        ),
+        build(
             json!({"environment": {"CI": "true", "HTTPS_PROXY": "http://proxy.example.com", "PATHS": "a"}}),
             json!({"environment": {"1A": "x"}}),
             [
