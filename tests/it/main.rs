@@ -1,6 +1,14 @@
-//! Tests on real Git and a real Postgres, one binary. `DATABASE_URL` names a server where databases may be made: each test has
-//! its own, migrated from nothing.
+//! Tests across modules, one binary, on real Git and a real Postgres: `DATABASE_URL` names a server where
+//! databases may be made, and each test has its own, migrated from nothing.
 
+mod attempts;
+
+mod architecture;
+mod claims;
+mod enqueue;
 mod git;
+mod jobs;
+mod log_lines;
 mod schema;
+mod transitions;
 mod verify;

@@ -4,83 +4,21 @@
 use std::time::Duration;
 
 use image_factory::{
-    crd::BuildSpec,
+    clock,
     db::{
-        self,
-        builds::{self, NewAttempt, NewConfig, Resource, Trigger},
-        launches,
+        self, launches,
         logs::{self, Cursor, Line},
         queue,
         results::{self, Durations},
-        settings, workers,
     },
     verify::{self, Finding},
 };
-use image_factory_core::{
-    inspection::{Inspection, ManifestKind},
-    loglevel::Level,
-    method::Method,
-    outcome::{Failure, Outcome},
-    reason::Reason,
-    status::Status,
-};
+use image_factory_core::{loglevel::Level, outcome::Outcome, reason::Reason};
 use jiff::Timestamp;
-use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-
-fn attempt(tenant: &str, name: &str, run: i32) -> NewAttempt {
-    let spec: BuildSpec = serde_json::from_value(json!({
-        "method": "container",
-        "source": {"inline": {"files": {"Dockerfile": "FROM scratch"}}},
-        "output": {"image": format!("registry.test/{tenant}/{name}:1")},
-    }))
-    .expect("reads the spec");
-    NewAttempt {
-        tenant_uid: format!("uid-{tenant}"),
-        resource: Resource {
-            namespace: tenant.to_owned(),
-            name: name.to_owned(),
-            uid: format!("uid-{tenant}-{name}"),
-            generation: 1,
-        },
-        project: "cellar".to_owned(),
-        repository: format!("registry.test/{tenant}/{name}"),
-        tag: "1".to_owned(),
-        run,
-        attempt: 1,
-        inputs_hash: format!("h{run}"),
-        observed_rerun: None,
-        priority: 0,
-        config: NewConfig {
-            method: Method::Container,
-            dockerfile: Some("FROM scratch".to_owned()),
-            context: Some(".".to_owned()),
-            cache_enabled: true,
-            cache_repo: None,
-            metadata: json!({}),
-            platforms: None,
-            cache_from: None,
-            cache_to: None,
-            target: None,
-            builder: None,
-            buildpacks: None,
-            packer_template: None,
-            build_args: json!({}),
-            environment: json!({}),
-            secrets: json!([]),
-            spec: serde_json::to_value(spec).expect("writes the spec"),
-        },
-        trigger: Trigger { kind: "manual", source: "kubectl".to_owned(), user: None },
-        refused: None,
-    }
-}
-
-async fn enqueue(pool: &PgPool, tenant: &str, name: &str, run: i32) -> Uuid {
-    builds::enqueue(pool, &attempt(tenant, name, run)).await.expect("inserts").expect("is new")
-}
+use super::attempts::{attempt, failure, limits, next_run, queued, success};
 
 /// Its Job is made, its log of three lines is stored, and it succeeds.
 async fn succeed(pool: &PgPool, build: Uuid) {
@@ -96,41 +34,27 @@ async fn succeed(pool: &PgPool, build: Uuid) {
     };
     logs::append(pool, build, &[line("source")], &cursor("prepare", 1)).await.expect("stores");
     logs::append(pool, build, &[line("one"), line("two")], &cursor("build", 3)).await.expect("stores");
-    let image = Inspection {
-        version: 1,
-        reference: "registry.test/a:1".to_owned(),
-        digest: DIGEST.to_owned(),
-        media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
-        kind: ManifestKind::Image,
-        images: Vec::new(),
-        total_size_bytes: 7,
-    };
-    let outcome = Outcome { status: Status::Success, exit_code: Some(0), failure: None, image: Some(image) };
-    finish(pool, build, &outcome).await;
+    assert!(finish(pool, build, &success("registry.test/a:1"), Some(Duration::from_mins(10))).await);
 }
 
-async fn finish(pool: &PgPool, build: Uuid, outcome: &Outcome) {
-    let ttl = Duration::from_mins(10);
-    assert!(results::finish(pool, build, outcome, Durations::default(), None, Some(ttl)).await.expect("finishes"));
+async fn finish(pool: &PgPool, build: Uuid, outcome: &Outcome, job_ttl: Option<Duration>) -> bool {
+    results::finish(pool, build, outcome, Durations::default(), None, job_ttl).await.expect("finishes")
 }
 
 /// Two tenants. Of green: `done` succeeded, `twice` was overtaken in the queue by its second run,
-/// which runs. Of amber: `done` failed, `waits` is queued.
+/// which runs. Of amber: `done` failed without a Job, `waits` is queued.
 async fn history(pool: &PgPool) {
-    settings::declare(pool, 2).await.expect("declares");
-    workers::declare_built_in(pool, 10).await.expect("declares");
-    let success = enqueue(pool, "green", "done", 1).await;
-    let failure = enqueue(pool, "amber", "done", 1).await;
+    limits(pool, 10, 2).await;
+    let done = queued(pool, &attempt("green", "done")).await;
+    let refused = queued(pool, &attempt("amber", "done")).await;
     assert_eq!(queue::claim(pool).await.expect("claims").len(), 2);
-    succeed(pool, success).await;
-    let reason = Reason::BuildFailed;
-    let failed = Failure { reason, class: reason.class(), stage: reason.stage(), message: "no".to_owned() };
-    let outcome = Outcome { status: Status::Failed, exit_code: Some(1), failure: Some(failed), image: None };
-    finish(pool, failure, &outcome).await;
-    enqueue(pool, "green", "twice", 1).await;
-    enqueue(pool, "green", "twice", 2).await;
+    succeed(pool, done).await;
+    assert!(finish(pool, refused, &failure(Reason::InvalidSpec), None).await);
+    let twice = attempt("green", "twice");
+    queued(pool, &twice).await;
+    queued(pool, &next_run(&twice)).await;
     assert_eq!(queue::claim(pool).await.expect("claims").len(), 1);
-    enqueue(pool, "amber", "waits", 1).await;
+    queued(pool, &attempt("amber", "waits")).await;
 }
 
 /// The invariants that are broken: the words they begin with, and how many breaks each has.
@@ -412,61 +336,21 @@ async fn a_limit_that_was_exceeded_for_a_moment_is_found_in_the_history(pool: Pg
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!(found[0].1, ["tenant green: ran 2 builds at once since then, where 1 may"]);
     assert_eq!(broken(&mut tx, None).await, [], "what runs now is within the limit");
-    let tomorrow = Timestamp::now() + Duration::from_hours(24);
+    let tomorrow = clock::now() + Duration::from_hours(24);
     assert_eq!(broken(&mut tx, Some(tomorrow)).await, [], "nothing was claimed since then");
-}
-
-/// How many sessions wait for the claim's turn.
-async fn waiting(pool: &PgPool) -> i64 {
-    let statement = "select count(*) from pg_locks where locktype = 'advisory' and not granted
-                     and database = (select oid from pg_database where datname = current_database())";
-    sqlx::query_scalar(statement).fetch_one(pool).await.expect("counts")
-}
-
-#[sqlx::test(migrations = "./migrations")]
-async fn a_claim_that_waited_for_its_turn_is_dated_after_what_made_room_for_it(pool: PgPool) {
-    settings::declare(&pool, 1).await.expect("declares");
-    workers::declare_built_in(&pool, 10).await.expect("declares");
-    let first = enqueue(&pool, "green", "done", 1).await;
-    queue::claim(&pool).await.expect("claims");
-    enqueue(&pool, "green", "next", 1).await;
-
-    let mut turn = pool.begin().await.expect("begins");
-    let lock = "select pg_advisory_xact_lock(hashtextextended('image-factory claim', 0))";
-    sqlx::query(lock).execute(&mut *turn).await.expect("locks");
-    let claim = tokio::spawn({
-        let pool = pool.clone();
-        async move { queue::claim(&pool).await }
-    });
-    while waiting(&pool).await == 0 {
-        tokio::task::yield_now().await;
-    }
-    succeed(&pool, first).await;
-    turn.rollback().await.expect("gives the turn away");
-    assert_eq!(claim.await.expect("ends").expect("claims").len(), 1, "the first made room");
-    let mut snapshot = db::verify::snapshot(&pool).await.expect("begins");
-    assert_eq!(broken(&mut snapshot, Some(Timestamp::UNIX_EPOCH)).await, []);
 }
 
 #[sqlx::test(migrations = "./migrations")]
 async fn a_job_is_kept_by_an_attempt_that_it_ran_for_even_where_that_ended_before_it_was_recorded(pool: PgPool) {
-    settings::declare(&pool, 5).await.expect("declares");
-    workers::declare_built_in(&pool, 10).await.expect("declares");
-    let [runs, short, stopped, cleaned] = ["runs", "short", "stopped", "cleaned"];
+    limits(&pool, 10, 5).await;
     let mut ids = Vec::new();
-    for name in [runs, short, stopped, cleaned] {
-        ids.push(enqueue(&pool, "green", name, 1).await);
+    for name in ["runs", "short", "stopped", "cleaned"] {
+        ids.push(queued(&pool, &attempt("green", name)).await);
     }
     assert_eq!(queue::claim(&pool).await.expect("claims").len(), 4);
-    let reason = Reason::Cancelled;
-    let why = Failure { reason, class: reason.class(), stage: reason.stage(), message: "no".to_owned() };
-    let outcome = Outcome { status: Status::Cancelled, exit_code: None, failure: Some(why), image: None };
-    let ended = async |build, ttl| {
-        assert!(results::finish(&pool, build, &outcome, Durations::default(), None, ttl).await.expect("finishes"));
-    };
-    ended(ids[1], Some(Duration::from_mins(10))).await;
-    ended(ids[2], None).await;
-    ended(ids[3], Some(Duration::ZERO)).await;
+    for (build, job_ttl) in [(ids[1], Some(Duration::from_mins(10))), (ids[2], None), (ids[3], Some(Duration::ZERO))] {
+        assert!(finish(&pool, build, &failure(Reason::Cancelled), job_ttl).await);
+    }
     results::cleaned(&pool, ids[3], "completed").await.expect("is cleaned up");
 
     // An operator that was paused all the while tells that it made the four Jobs.

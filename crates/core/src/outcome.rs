@@ -429,6 +429,17 @@ mod tests {
     }
 
     #[test]
+    fn of_a_real_log_of_kaniko_its_last_words_are_the_failure() {
+        let log: Vec<&str> = include_str!("../../../tests/fixtures/kaniko/failed-run.log").lines().collect();
+        let found = outcome(Method::Kaniko, &built(&agent(127, 1)), &log);
+        assert_eq!(short(&found), (Status::Failed, "BuildFailed", "build", Some(127)));
+        let message = found.failure.unwrap().message;
+        assert!(message.starts_with("error building image: ") && message.ends_with("exit status 127"), "{message}");
+        let errors: Vec<_> = log.iter().filter(|line| level_of(line) != Level::Info).collect();
+        assert_eq!(errors, [log.last().unwrap()]);
+    }
+
+    #[test]
     fn a_secret_that_is_not_there_fails_before_the_builder_starts() {
         let failure = Some(PodFailure::new("SecretNotFound", "Secret push has no key .dockerconfigjson"));
         let report = AgentReport { exit_code: 125, failure, ..AgentReport::default() };
