@@ -15,6 +15,7 @@ use image_factory_core::{ids, outcome::Ending};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, ResourceExt,
+    api::ListParams,
     runtime::{WatchStreamExt, watcher},
 };
 use tokio::{
@@ -142,7 +143,8 @@ impl Collector {
     }
 
     /// Attempts whose Job was made a while ago and that have no Pod: ended when the Job is gone or
-    /// has failed, which is asked of the API server, not of a cache.
+    /// has failed. All of it is asked of the API server, not of a cache: the watch may not have seen
+    /// a Pod yet, which has the log and tells the end better.
     async fn end_the_lost(&mut self) -> Result<(), Error> {
         self.followers.retain(|_, follower| !(follower.task.is_finished() && follower.seen.borrow().gone));
         for id in launches::launched(&self.context.pool, PATIENCE_SECONDS).await? {
@@ -155,8 +157,11 @@ impl Collector {
                 None => Some(Ending::Gone),
                 Some(job) => pod::job_failure(&job),
             };
-            if let Some(ending) = ending {
-                finish::finish(&self.context, id, &ending, None, None).await?;
+            let Some(ending) = ending else { continue };
+            let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &attempt.namespace);
+            let of_attempt = ListParams::default().labels(&format!("{}={id}", labels::BUILD_ID)).limit(1);
+            if pods.list_metadata(&of_attempt).await?.items.is_empty() {
+                follow::end_without_pod(&self.context, id, &ending).await?;
             }
         }
         Ok(())

@@ -73,6 +73,13 @@ async fn follow(context: &Context, build: Uuid, seen: &mut watch::Receiver<Seen>
     finish::finish(context, build, &ending, inspection.as_deref(), source.as_ref()).await
 }
 
+/// Ends an attempt that has no Pod any more, and so no log that could still be read.
+pub async fn end_without_pod(context: &Context, build: Uuid, ending: &Ending) -> Result<(), Error> {
+    let mut log = Log::resume(context, build).await?;
+    account(&mut log, ending).await?;
+    finish::finish(context, build, ending, None, None).await
+}
+
 /// Waits for a container to run or end; `false` when the Pod ends without it.
 async fn started(seen: &mut watch::Receiver<Seen>, container: &str) -> bool {
     until(seen, |now| {

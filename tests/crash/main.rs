@@ -7,6 +7,7 @@
 //! `cargo test --features failpoints --test crash`.
 
 #[path = "../e2e/cluster.rs"]
+#[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod cluster;
 #[path = "../e2e/rows.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
@@ -22,6 +23,7 @@ mod operator;
 mod proxy;
 mod stage;
 
+mod absences;
 mod api_outages;
 mod database_outages;
 mod hops;

@@ -84,7 +84,7 @@ impl Operator {
     /// Waits until it has crashed where it was told to.
     pub async fn crashed(mut self, place: &str) {
         let status = timeout(watching::PATIENCE, self.child.wait()).await;
-        let status = status.unwrap_or_else(|_| panic!("did not crash at {place}: {}", self.log.display()));
+        let Ok(status) = status else { unreachable!("did not crash at {place}: {}", self.log.display()) };
         let status = status.expect("its end can be waited for");
         assert_eq!(status.signal(), Some(SIGABRT), "{status}: {}", self.log.display());
         assert!(self.said(&format!("crashing at {place}")), "crashed elsewhere: {}", self.log.display());

@@ -14,9 +14,10 @@ ends as (
     order by build_id, sequence desc
 ),
 claims as (
-    select distinct on (build_id) build_id, changed_at
+    -- The last one, unless it was taken back.
+    select distinct on (build_id) build_id, case to_status when 'in_progress' then changed_at end as changed_at
     from build_status_history
-    where to_status = 'in_progress'
+    where to_status = 'in_progress' or from_status = 'in_progress' and to_status = 'queued'
     order by build_id, sequence desc
 ),
 examined as (
