@@ -72,7 +72,7 @@ fn quantity(text: &str) -> Result<(String, String), String> {
 }
 
 /// Images of the containers of a build's Pod.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Images {
     /// The operator's own image, which holds `prepare`, `inspect` and the agent
     #[arg(id = "image", long = "image", env = "IMAGE_FACTORY_IMAGE")]

@@ -63,7 +63,7 @@ pub struct Launch {
 }
 
 /// The operator's part in every Job.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub images: Images,
     pub insecure_registries: Vec<String>,
