@@ -156,7 +156,7 @@ impl Collector {
                 Some(job) => pod::job_failure(&job),
             };
             if let Some(ending) = ending {
-                finish::finish(&self.context, id, &ending, None).await?;
+                finish::finish(&self.context, id, &ending, None, None).await?;
             }
         }
         Ok(())

@@ -69,7 +69,8 @@ async fn follow(context: &Context, build: Uuid, seen: &mut watch::Receiver<Seen>
         }
         _ => None,
     };
-    finish::finish(context, build, &ending, inspection.as_deref()).await
+    let source = pod::source(&seen.borrow().pod);
+    finish::finish(context, build, &ending, inspection.as_deref(), source.as_ref()).await
 }
 
 /// Waits for a container to run or end; `false` when the Pod ends without it.

@@ -127,8 +127,8 @@ async fn reconcile_build(build: &Guarded, context: &Context) -> Result<Action, E
             // Deleted meanwhile: the watch brings that.
             return Ok(Action::await_change());
         };
-        let refused = text::refusal(&live.build)?
-            .or_else(|| validate::refusal(&live.build.spec, &live.namespace, &context.jobs.images));
+        let refused =
+            text::refusal(&live.build)?.or_else(|| validate::refusal(&live.build.spec, &live.namespace, &context.jobs));
         let plan = plan::plan(&Desired::of(&live.build)?, newest.as_ref());
         let newest = apply::apply(&context.pool, &live, newest, plan, refused).await?;
         report::report(context, &Watched::try_from(live.build)?, newest.as_ref()).await?;
