@@ -27,7 +27,7 @@ use uuid::Uuid;
 use crate::{
     db::{self, launches},
     jobs::labels,
-    runtime::Context,
+    runtime::{Context, health::Watch},
 };
 
 /// How often attempts without a Pod are looked for.
@@ -73,7 +73,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
 
 impl Collector {
     async fn run(&mut self) {
-        let api: Api<Pod> = Api::all(self.context.streams.clone());
+        let api: Api<Pod> = Api::all(self.context.watching(Watch::Pods));
         let of_builds = watcher::Config::default().labels(labels::BUILD_ID);
         let mut events = std::pin::pin!(watcher(api, of_builds).default_backoff());
         let mut search = tokio::time::interval(SEARCH);
@@ -89,7 +89,7 @@ impl Collector {
                     }
                     Ok(Some(watcher::Event::InitDone)) => {
                         self.forget_all_but(&listed);
-                        self.context.health.set_watches(true);
+                        self.context.health.synced(Watch::Pods);
                     }
                     Ok(Some(watcher::Event::Apply(pod))) => self.saw(pod, false),
                     Ok(Some(watcher::Event::Delete(pod))) => self.saw(pod, true),

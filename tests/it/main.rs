@@ -9,5 +9,6 @@ mod enqueue;
 mod git;
 mod jobs;
 mod log_lines;
+mod reconcile;
 mod schema;
 mod transitions;
