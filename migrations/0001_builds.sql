@@ -143,6 +143,8 @@ create index builds_running_by_tenant_idx on builds (tenant_id) where status = '
 -- How many builds a worker runs, and which: where worker_id = $1 and status = 'in_progress'.
 create index builds_running_by_worker_idx on builds (worker_id) where status = 'in_progress';
 
+-- What of a Build is live: where resource_uid = $1 and status in ('queued', 'in_progress'); and all that is, for the sweep.
+create index builds_live_idx on builds (resource_uid) where status in ('queued', 'in_progress');
 -- What the cleaner takes next: where cleanup_at is null and cleanup_due_at <= now() order by cleanup_due_at.
 create index builds_to_clean_idx on builds (cleanup_due_at) where cleanup_at is null and cleanup_due_at is not null;
 

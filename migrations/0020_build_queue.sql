@@ -14,7 +14,7 @@ workers as materialized (
 ),
 placed as not materialized (
     select
-        b.id, b.tenant_id, b.project_id, b.priority, b.queued_at, b.not_before, b.resource_uid, b.resource_name, b.run, b.attempt,
+        b.id, b.tenant_id, b.project_id, b.priority, b.queued_at, b.not_before, b.error_message, b.resource_uid, b.resource_name, b.run, b.attempt,
         coalesce(r.running, 0) as running,
         coalesce(p.max_concurrent_builds, s.max_concurrent_builds) as tenant_limit,
         coalesce(p.weight, 1) as weight,
@@ -92,7 +92,7 @@ select
     waiting_for,
     case waiting_for
         when 'PreviousRun' then format('run %s, attempt %s of %s has not ended', older_run, older_attempt, resource_name)
-        when 'BackingOff' then format('not before %s', to_char(not_before at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
+        when 'BackingOff' then format('not before %s%s', to_char(not_before at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), ': ' || error_message)
         when 'NoMatchingWorker' then format('no worker fits %s', coalesce(placement::text, 'the build'))
         when 'WorkersOffline' then format('every worker that fits is offline (%s)', workers)
         when 'TenantLimit' then format('tenant %s runs %s of %s builds', tenant_name, running, tenant_limit)

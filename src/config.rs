@@ -26,6 +26,8 @@ pub struct Operator {
     /// with an unverified certificate
     #[arg(long, env = "IMAGE_FACTORY_INSECURE_REGISTRIES", value_delimiter = ',')]
     pub insecure_registries: Vec<String>,
+    #[command(flatten)]
+    pub resources: BuildResources,
     /// Builds that the built-in worker `cluster` runs at once
     #[arg(long, env = "IMAGE_FACTORY_WORKER_BUILDS", default_value = "10")]
     pub worker_builds: NonZeroU16,
@@ -35,6 +37,38 @@ pub struct Operator {
     /// Bytes of log that are kept for one build; the rest is drained and counted
     #[arg(long, env = "IMAGE_FACTORY_LOG_BYTES", default_value_t = 256 * 1024 * 1024)]
     pub log_bytes: u64,
+}
+
+/// What the container that does a build's work gets where its spec says nothing, as `name=quantity`.
+#[derive(Args, Clone, Debug)]
+pub struct BuildResources {
+    /// Requests, comma separated
+    #[arg(
+        long = "build-requests",
+        env = "IMAGE_FACTORY_BUILD_REQUESTS",
+        value_delimiter = ',',
+        value_parser = quantity,
+        default_value = "cpu=100m,memory=256Mi,ephemeral-storage=256Mi"
+    )]
+    pub requests: Vec<(String, String)>,
+    /// Limits, comma separated
+    #[arg(
+        long = "build-limits",
+        env = "IMAGE_FACTORY_BUILD_LIMITS",
+        value_delimiter = ',',
+        value_parser = quantity,
+        default_value = "memory=4Gi,ephemeral-storage=20Gi"
+    )]
+    pub limits: Vec<(String, String)>,
+}
+
+fn quantity(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name @ ("cpu" | "memory" | "ephemeral-storage"), amount)) if !amount.is_empty() => {
+            Ok((name.to_owned(), amount.to_owned()))
+        }
+        _ => Err(format!("{text:?} is no cpu=, memory= or ephemeral-storage= with a quantity")),
+    }
 }
 
 /// Images of the containers of a build's Pod.

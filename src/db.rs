@@ -67,6 +67,14 @@ pub fn pool(database: &config::Database) -> Result<PgPool> {
                 .application_name("image-factory")
                 // Compiling a query takes Postgres longer than running any of ours: a claim of a
                 // millisecond took a second, under the lock.
-                .options([("jit", "off")]),
+                .options([("jit", "off")])
+                // An operator that was paused or cut off in the middle of a transaction gives up its
+                // locks, and one that waits for them looks again.
+                .options([("idle_in_transaction_session_timeout", "15s"), ("lock_timeout", "15s")])
+                .options([
+                    ("tcp_keepalives_idle", "15"),
+                    ("tcp_keepalives_interval", "5"),
+                    ("tcp_keepalives_count", "3"),
+                ]),
         ))
 }

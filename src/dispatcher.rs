@@ -14,6 +14,7 @@ use image_factory_core::{
     reason::Reason,
     status::Status,
 };
+use k8s_openapi::api::batch::v1::Job;
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -29,8 +30,14 @@ use crate::{
 
 /// A round is made at least this often.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Launches under way at once.
-const LAUNCHES: usize = 16;
+/// Requests under way at once.
+const AT_ONCE: usize = 16;
+/// For all requests about one attempt in a round.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a build whose Job is refused for now (a quota, a policy) goes back to the queue, each
+/// time for this much longer: about half an hour in all.
+const RETURNS: u32 = 10;
+const RETURN_DELAY: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -38,15 +45,19 @@ enum Error {
     Db(#[from] db::Error),
     #[error("failed to reach the API server: {0}")]
     Kube(#[from] kube::Error),
+    #[error("failed to hear from the API server in time")]
+    Slow,
 }
 
-/// Runs until `stop`. Claims do not wait for launches: the API server may be slow, the queue not.
+/// Runs until `stop`. Claims, launches and stops do not wait for each other: the API server may be
+/// slow, the queue not.
 pub async fn run(context: Context, wake: Arc<Notify>, stop: CancellationToken) {
-    let claimed = Notify::new();
+    let (launches, stops) = (Notify::new(), Notify::new());
     let work = async {
         tokio::join!(
-            rounds(&context, &wake, || claim(&context, &claimed)),
-            rounds(&context, &claimed, || launch_and_stop(&context)),
+            rounds(&context, &wake, || claim(&context, [&launches, &stops])),
+            rounds(&context, &launches, || launch_claimed(&context)),
+            rounds(&context, &stops, || stop_asked(&context)),
         )
     };
     stop.run_until_cancelled(Box::pin(work)).await;
@@ -64,57 +75,82 @@ async fn rounds<F: Future<Output = Result<(), Error>>>(context: &Context, wake: 
     }
 }
 
-async fn claim(context: &Context, claimed: &Notify) -> Result<(), Error> {
+async fn claim(context: &Context, then: [&Notify; 2]) -> Result<(), Error> {
     let builds = db::queue::claim(&context.pool).await;
-    // Also when nothing was claimed: the wake may have been a cancellation, which is the other's work.
-    claimed.notify_one();
+    // Also when nothing was claimed: the wake may have been a cancellation.
+    for wake in then {
+        wake.notify_one();
+    }
     context.metrics.builds_claimed.inc_by(builds?.len() as u64);
     Ok(())
 }
 
-async fn launch_and_stop(context: &Context) -> Result<(), Error> {
+async fn launch_claimed(context: &Context) -> Result<(), Error> {
     let unlaunched = launches::unlaunched(&context.pool).await?;
-    let created: Vec<Uuid> = stream::iter(unlaunched)
-        .map(|attempt| launch_or_end(context, attempt))
-        .buffer_unordered(LAUNCHES)
-        .filter_map(future::ready)
+    let created: Vec<(Uuid, Job)> = stream::iter(unlaunched)
+        .map(|attempt| each(context, attempt.id, async move { try_launch(context, &attempt).await }))
+        .buffer_unordered(AT_ONCE)
+        .filter_map(|launched| future::ready(launched.flatten()))
         .collect()
         .await;
-    launches::jobs_created(&context.pool, &created).await?;
-    for attempt in launches::stopping(&context.pool).await? {
-        stop::stop(&context.client, &attempt).await?;
+    let ids: Vec<Uuid> = created.iter().map(|(id, _)| *id).collect();
+    let live = launches::jobs_created(&context.pool, &ids).await?;
+    // An attempt that another operator ended meanwhile must not run.
+    for (id, job) in created.into_iter().filter(|(id, _)| !live.contains(id)) {
+        each(context, id, stop::delete(&context.client, &job)).await;
     }
     Ok(())
 }
 
-/// The attempt's id when its Job exists now. One that fails holds up no other.
-async fn launch_or_end(context: &Context, attempt: Unlaunched) -> Option<Uuid> {
-    match try_launch(context, &attempt).await {
-        Ok(created) => created.then_some(attempt.id),
-        Err(error) => {
-            tracing::warn!(build.id = %attempt.id, %error, "a build could not be launched; it is tried again");
-            context.metrics.failed("dispatcher");
-            None
-        }
-    }
+async fn stop_asked(context: &Context) -> Result<(), Error> {
+    stream::iter(launches::stopping(&context.pool).await?)
+        .for_each_concurrent(AT_ONCE, |attempt| async move {
+            each(context, attempt.id, stop::stop(&context.client, &attempt)).await;
+        })
+        .await;
+    Ok(())
 }
 
-async fn try_launch(context: &Context, attempt: &Unlaunched) -> Result<bool, Error> {
+/// Work on one attempt, bounded in time. A failure is said and holds up no other; the next round
+/// tries again.
+async fn each<T, E: Into<Error>>(context: &Context, id: Uuid, work: impl Future<Output = Result<T, E>>) -> Option<T> {
+    let done = timeout(PATIENCE, work).await.map_err(|_| Error::Slow).and_then(|done| done.map_err(Into::into));
+    done.inspect_err(|error| {
+        tracing::warn!(build.id = %id, %error, "work on a build failed; it is tried again");
+        context.metrics.failed("dispatcher");
+    })
+    .ok()
+}
+
+/// The attempt's id and Job when that exists now.
+async fn try_launch(context: &Context, attempt: &Unlaunched) -> Result<Option<(Uuid, Job)>, Error> {
     if let Some(reason) = attempt.cancel {
+        // Its Job may exist after all: the answer to its creation was lost. Then it is stopped like any.
+        if let Some(job) = stop::job_of(&context.client, &attempt.namespace, &attempt.name, attempt.id).await? {
+            return Ok(Some((attempt.id, job)));
+        }
         let message = "the build was stopped before it had a Job".to_owned();
         end(context, attempt, Status::Cancelled, reason, message).await?;
-        return Ok(false);
+        return Ok(None);
     }
     match launch::launch(context, attempt).await? {
-        launch::Launched::Created => return Ok(true),
+        launch::Launched::Created(job) => return Ok(Some((attempt.id, *job))),
         // An older Job of this name is on its way out; the next round looks again.
         launch::Launched::InTheWay => {}
+        launch::Launched::NotNow(why) if attempt.returns < RETURNS => {
+            tracing::info!(build.id = %attempt.id, why, "the Job was refused for now; the build waits");
+            let delay = RETURN_DELAY * (attempt.returns + 1);
+            launches::put_back(&context.pool, attempt.id, &why, delay).await?;
+        }
+        launch::Launched::NotNow(why) => {
+            end(context, attempt, Status::Failed, Reason::InvalidSpec, why).await?;
+        }
         launch::Launched::Refused(reason, message) => {
             let status = if reason.is_cancellation() { Status::Cancelled } else { Status::Failed };
             end(context, attempt, status, reason, message).await?;
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Ends an attempt that never had a Job.

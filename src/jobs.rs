@@ -67,6 +67,9 @@ pub struct Launch {
 pub struct Settings {
     pub images: Images,
     pub insecure_registries: Vec<String>,
+    /// For the container that does the work, where the spec says nothing.
+    pub requests: BTreeMap<String, Quantity>,
+    pub limits: BTreeMap<String, Quantity>,
 }
 
 /// What a method adds to the common Pod.
@@ -134,6 +137,11 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
         ..Volume::default()
     }];
     volumes.extend(builder.volumes);
+    // No volume outgrows what the build may write at all.
+    let size_limit = requested(launch, settings).limits.and_then(|limits| limits.get("ephemeral-storage").cloned());
+    for empty_dir in volumes.iter_mut().filter_map(|volume| volume.empty_dir.as_mut()) {
+        empty_dir.size_limit.clone_from(&size_limit);
+    }
     volumes.extend(secrets::volumes(&launch.spec));
     let deadline = launch.spec.timeout() + DEADLINE_MARGIN;
     Ok(Job {
@@ -306,14 +314,23 @@ fn restricted() -> SecurityContext {
     }
 }
 
-/// What the user asked for the container that does the work.
-fn requested(spec: &BuildSpec) -> ResourceRequirements {
-    let asked = spec.resources.clone().unwrap_or_default();
-    ResourceRequirements {
-        requests: (!asked.requests.is_empty()).then_some(asked.requests),
-        limits: (!asked.limits.is_empty()).then_some(asked.limits),
-        claims: None,
+/// Resources of the container that does the work: the user's, and the operator's for what the user
+/// does not mention. A request without a limit is its own limit wherever the operator has one, so
+/// that nothing is without bounds; a limit without a request is its own request, as Kubernetes has it.
+fn requested(launch: &Launch, settings: &Settings) -> ResourceRequirements {
+    let asked = launch.spec.resources.clone().unwrap_or_default();
+    let mut requests = asked.requests.clone();
+    for (name, amount) in &settings.requests {
+        if !asked.limits.contains_key(name) {
+            requests.entry(name.clone()).or_insert_with(|| amount.clone());
+        }
     }
+    let mut limits = asked.limits;
+    for (name, amount) in &settings.limits {
+        limits.entry(name.clone()).or_insert_with(|| asked.requests.get(name).unwrap_or(amount).clone());
+    }
+    let some = |amounts: BTreeMap<String, Quantity>| (!amounts.is_empty()).then_some(amounts);
+    ResourceRequirements { requests: some(requests), limits: some(limits), claims: None }
 }
 
 fn resources<const R: usize, const L: usize>(

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::api::resource::Quantity};
 use kube::{
     Api, Client,
     core::PartialObjectMeta,
@@ -52,10 +52,10 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
     // The signal's own token tells an end that was asked for from one that was not.
     let asked_to_stop = CancellationToken::new();
     shutdown::on_signal(asked_to_stop.clone(), stop.clone()).context("failed to listen for signals")?;
-    let cluster = kube::Config::infer().await.context("failed to find the API server")?;
+    let mut cluster = kube::Config::infer().await.context("failed to find the API server")?;
     let streams = Client::try_from(cluster.clone()).context("failed to configure the client of the API server")?;
-    let client = Client::try_from(kube::Config { read_timeout: Some(ANSWER), ..cluster })
-        .context("failed to configure the client of the API server")?;
+    cluster.read_timeout = Some(ANSWER);
+    let client = Client::try_from(cluster).context("failed to configure the client of the API server")?;
     let health = Health::default();
     let metrics = Metrics::default();
     let context = Context {
@@ -68,6 +68,14 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         ),
         jobs: Arc::new(jobs::Settings {
             images: config.images.clone(),
+            requests: config
+                .resources
+                .requests
+                .iter()
+                .cloned()
+                .map(|(name, amount)| (name, Quantity(amount)))
+                .collect(),
+            limits: config.resources.limits.iter().cloned().map(|(name, amount)| (name, Quantity(amount))).collect(),
             insecure_registries: config.insecure_registries.iter().filter(|host| !host.is_empty()).cloned().collect(),
         }),
         metrics: metrics.clone(),

@@ -159,8 +159,8 @@ pub struct BuildSpec {
     ))]
     // What says where builders find their programs, homes, credentials, certificates and daemons.
     #[x_kube(validation = (
-        "self.all(name, !name.matches('^(PATH|HOME|USER|TMPDIR|REGISTRY_AUTH_FILE)$         |^(LD_|SSL_CERT_|XDG_|DOCKER_|BUILDX_|BUILDKIT_|BUILDAH_|STORAGE_|_?CONTAINERS_|(FF_)?KANIKO_|IMAGE_FACTORY_)'))",
-        "spec.environment must not set what the builder's isolation and credentials rest on: PATH, HOME, USER, TMPDIR,          REGISTRY_AUTH_FILE and names starting with LD_, SSL_CERT_, XDG_, DOCKER_, BUILDX_, BUILDKIT_, BUILDAH_, STORAGE_,          CONTAINERS_, KANIKO_, FF_KANIKO_ or IMAGE_FACTORY_"
+        "self.all(name, !name.matches('^(PATH|HOME|USER|TMPDIR|REGISTRY_AUTH_FILE)$|^(LD_|SSL_CERT_|XDG_|DOCKER_|BUILDX_|BUILDKIT_|BUILDAH_|STORAGE_|_?CONTAINERS_|(FF_)?KANIKO_|IMAGE_FACTORY_)'))",
+        "spec.environment must not set what the builder's isolation and credentials rest on: PATH, HOME, USER, TMPDIR, REGISTRY_AUTH_FILE and names starting with LD_, SSL_CERT_, XDG_, DOCKER_, BUILDX_, BUILDKIT_, BUILDAH_, STORAGE_, CONTAINERS_, KANIKO_, FF_KANIKO_ or IMAGE_FACTORY_"
     ))]
     #[x_kube(validation = (
         r"self.all(name, !self[name].contains('\x00'))",

@@ -87,9 +87,9 @@ pub async fn enqueue(pool: &PgPool, new: &NewAttempt) -> Result<Option<Uuid>> {
     if let Some((reason, message)) = &new.refused {
         let change = transitions::Change {
             build: id,
-            worker: None,
             reason: format!("{reason}: {message}"),
             message: Some(message.clone()),
+            ..transitions::Change::default()
         };
         transitions::apply(&mut tx, Status::Queued, Status::Failed, &[change]).await?;
         super::results::insert_unstarted(&mut tx, id, Status::Failed.as_str(), *reason).await?;
@@ -376,9 +376,9 @@ async fn cancel(
         .filter(|row| row.status == Status::Queued.as_str())
         .map(|row| transitions::Change {
             build: row.id,
-            worker: None,
             reason: format!("{reason}: {sentence}"),
             message: Some(sentence.to_owned()),
+            ..transitions::Change::default()
         })
         .collect();
     for id in transitions::apply(conn, Status::Queued, Status::Cancelled, &queued).await? {

@@ -1,6 +1,8 @@
 //! Running attempts as the dispatcher and the collector see them: what to launch, what to stop,
 //! what to follow.
 
+use std::time::Duration;
+
 use image_factory_core::{
     method::{Method, UnknownMethod},
     reason::Reason,
@@ -10,7 +12,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Error, Result, builds};
+use super::{Error, Result, builds, transitions};
 
 /// A claimed attempt whose Job is not known to exist.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub struct Unlaunched {
     pub spec: Value,
     /// Why it shall stop before it has started, where it shall.
     pub cancel: Option<Reason>,
+    /// How often it has gone back to the queue.
+    pub returns: u32,
 }
 
 /// Claimed attempts without a Job: those just claimed, and those an operator claimed and then died.
@@ -34,7 +38,9 @@ pub struct Unlaunched {
 pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
     let rows = sqlx::query!(
         "select b.id, b.resource_namespace, b.resource_name, b.resource_uid, p.name as project, w.worker_name,
-                c.build_method, c.spec, b.cancel_reason
+                c.build_method, c.spec, b.cancel_reason,
+                (select count(*) from build_status_history h
+                 where h.build_id = b.id and h.sequence > 1 and h.to_status = 'queued') as \"returns!\"
          from builds b
          join projects p on p.id = b.project_id
          join build_workers w on w.id = b.worker_id
@@ -56,26 +62,45 @@ pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
                 method: method(&row.build_method)?,
                 spec: row.spec,
                 cancel: cancel_reason(row.cancel_reason),
+                returns: u32::try_from(row.returns).unwrap_or(u32::MAX),
             })
         })
         .collect()
 }
 
-/// The Jobs of these attempts exist.
+/// The Jobs of these attempts exist. Gives the attempts that still run.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn jobs_created(pool: &PgPool, builds: &[Uuid]) -> Result<()> {
+pub async fn jobs_created(pool: &PgPool, builds: &[Uuid]) -> Result<Vec<Uuid>> {
     if builds.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    sqlx::query!(
-        "update builds set job_created_at = now()
-         where id = any($1) and status = 'in_progress' and job_created_at is null",
+    Ok(sqlx::query_scalar!(
+        "update builds set job_created_at = coalesce(job_created_at, now())
+         where id = any($1) and status = 'in_progress'
+         returning id",
         builds
     )
-    .execute(pool)
-    .await?;
+    .fetch_all(pool)
+    .await?)
+}
+
+/// Puts a claimed attempt whose Job was refused for now back into the queue, for `delay` at least.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn put_back(pool: &PgPool, build: Uuid, why: &str, delay: Duration) -> Result<()> {
+    let change = transitions::Change {
+        build,
+        reason: format!("the Job was refused: {why}"),
+        message: Some(why.to_owned()),
+        delay,
+        ..transitions::Change::default()
+    };
+    let mut tx = pool.begin().await?;
+    transitions::apply(&mut tx, Status::InProgress, Status::Queued, &[change]).await?;
+    tx.commit().await?;
     Ok(())
 }
 

@@ -63,7 +63,7 @@ pub async fn claim(pool: &PgPool) -> Result<Vec<Uuid>> {
             build: assignment.build,
             worker: Some(assignment.worker),
             reason: "claimed: within the limits of its tenant and its worker".to_owned(),
-            message: None,
+            ..transitions::Change::default()
         })
         .collect();
     let claimed = transitions::apply(&mut tx, Status::Queued, Status::InProgress, &changes).await?;

@@ -34,12 +34,12 @@ pub async fn finish(
     let failure = outcome.failure.as_ref();
     let change = transitions::Change {
         build,
-        worker: None,
         reason: failure.map_or_else(
             || "the image was pushed and confirmed by the registry".to_owned(),
             |failure| format!("{}: {}", failure.reason, failure.message),
         ),
         message: failure.map(|failure| failure.message.clone()),
+        ..transitions::Change::default()
     };
     if transitions::apply(&mut tx, Status::InProgress, outcome.status, &[change]).await?.is_empty() {
         return Ok(false);
@@ -122,7 +122,12 @@ pub async fn expired(pool: &PgPool, limit: i64) -> Result<Vec<Expired>> {
 pub async fn cleaned(pool: &PgPool, build: Uuid, status: &str) -> Result<()> {
     sqlx::query!(
         "with cleaned as (
-             update builds set cleanup_at = case when $2 = 'completed' then now() end where id = $1 returning id
+             update builds
+             set cleanup_at = case when $2 = 'completed' then now() end,
+                 -- One that can't be cleaned lets the others go first.
+                 cleanup_due_at = case when $2 = 'completed' then cleanup_due_at else now() + interval '5 minutes' end
+             where id = $1
+             returning id
          )
          update build_results set cleanup_status = $2 from cleaned where build_id = cleaned.id",
         build,

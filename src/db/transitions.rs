@@ -1,6 +1,8 @@
 //! The one writer of `builds.status` and of `build_status_history`, after the first row of an
 //! attempt.
 
+use std::time::Duration;
+
 use image_factory_core::status::Status;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -9,15 +11,17 @@ use super::Result;
 use crate::clock;
 
 /// One attempt's change; `from` and `to` are the batch's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Change {
     pub build: Uuid,
     /// For a claim: the worker that takes it.
     pub worker: Option<Uuid>,
     /// A sentence for the history.
     pub reason: String,
-    /// For a failure: `builds.error_message`.
+    /// For a failure, or a return to the queue: `builds.error_message`.
     pub message: Option<String>,
+    /// For a return to the queue: how long it stays there at least.
+    pub delay: Duration,
 }
 
 /// Moves what still is `from`; gives the ids that moved. An illegal transition moves nothing.
@@ -33,6 +37,7 @@ pub async fn apply(conn: &mut PgConnection, from: Status, to: Status, changes: &
     let workers: Vec<Option<Uuid>> = changes.iter().map(|change| change.worker).collect();
     let reasons: Vec<String> = changes.iter().map(|change| change.reason.clone()).collect();
     let messages: Vec<Option<String>> = changes.iter().map(|change| change.message.clone()).collect();
+    let delays: Vec<f64> = changes.iter().map(|change| change.delay.as_secs_f64()).collect();
     let history: Vec<Uuid> = changes.iter().map(|_| clock::new_id()).collect();
     let moved = sqlx::query_file!(
         "src/db/sql/transition.sql",
@@ -42,7 +47,8 @@ pub async fn apply(conn: &mut PgConnection, from: Status, to: Status, changes: &
         &messages as &[Option<String>],
         &history,
         from.as_str(),
-        to.as_str()
+        to.as_str(),
+        &delays
     )
     .fetch_all(conn)
     .await?;

@@ -18,9 +18,11 @@ use crate::{
 
 pub enum Launched {
     /// The Job exists.
-    Created,
+    Created(Box<Job>),
     /// Another Job has its name; it was told to go.
     InTheWay,
+    /// The API server does not take this Job as things stand: a quota, a policy.
+    NotNow(String),
     /// The API server will never take this Job.
     Refused(Reason, String),
 }
@@ -49,20 +51,21 @@ pub async fn launch(context: &Context, attempt: &Unlaunched) -> Result<Launched,
     };
     let api: Api<Job> = Api::namespaced(context.client.clone(), &launch.namespace);
     match api.create(&PostParams::default(), &job).await {
-        Ok(_) => {
+        Ok(job) => {
             tracing::info!(build.id = %launch.id, job = job.name_any(), "the Job was created");
-            Ok(Launched::Created)
+            Ok(Launched::Created(Box::new(job)))
         }
         Err(kube::Error::Api(error)) if error.code == 409 && error.reason == "AlreadyExists" => {
             taken(&api, &job, &launch).await
         }
-        Err(kube::Error::Api(error)) if error.code == 422 => {
+        Err(kube::Error::Api(error)) if matches!(error.code, 400 | 413 | 422) => {
             Ok(Launched::Refused(Reason::InvalidSpec, error.message.clone()))
         }
         // The namespace is being deleted, or is gone: its Builds go with it.
         Err(kube::Error::Api(error)) if error.code == 404 || error.details_say_terminating() => {
             Ok(Launched::Refused(Reason::Deleted, "the namespace is being deleted".to_owned()))
         }
+        Err(kube::Error::Api(error)) if error.code == 403 => Ok(Launched::NotNow(error.message.clone())),
         Err(error) => Err(error.into()),
     }
 }
@@ -74,7 +77,7 @@ async fn taken(api: &Api<Job>, job: &Job, launch: &Launch) -> Result<Launched, E
     };
     let same = |label: &str, value: &str| existing.labels().get(label).is_some_and(|found| found == value);
     if same(labels::BUILD_ID, &launch.id.to_string()) && same(labels::WORKER, &launch.worker) {
-        return Ok(Launched::Created);
+        return Ok(Launched::Created(Box::new(existing)));
     }
     if existing.metadata.deletion_timestamp.is_none() {
         let exactly_this = Preconditions { uid: existing.uid(), resource_version: None };

@@ -6,26 +6,46 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Preconditions},
 };
+use uuid::Uuid;
 
 use crate::{db::launches::Stopping, jobs::labels};
 
-/// Deletes the Job, once. One that is gone, or on its way, is left alone.
+/// Deletes the attempt's Job. One that is gone, or on its way, is left alone.
 ///
 /// # Errors
 /// When the API server does not answer as asked.
 pub async fn stop(client: &Client, attempt: &Stopping) -> Result<(), kube::Error> {
-    let api: Api<Job> = Api::namespaced(client.clone(), &attempt.namespace);
-    let name = ids::job_name(&attempt.name, attempt.id);
-    let Some(job) = api.get_opt(&name).await? else { return Ok(()) };
-    let ours = job.labels().get(labels::BUILD_ID).is_some_and(|id| *id == attempt.id.to_string());
-    if !ours || job.metadata.deletion_timestamp.is_some() {
+    match job_of(client, &attempt.namespace, &attempt.name, attempt.id).await? {
+        Some(job) => delete(client, &job).await,
+        None => Ok(()),
+    }
+}
+
+/// The Job of this very attempt, asked live.
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn job_of(client: &Client, namespace: &str, build: &str, id: Uuid) -> Result<Option<Job>, kube::Error> {
+    let api: Api<Job> = Api::namespaced(client.clone(), namespace);
+    let job = api.get_opt(&ids::job_name(build, id)).await?;
+    Ok(job.filter(|job| job.labels().get(labels::BUILD_ID).is_some_and(|of| *of == id.to_string())))
+}
+
+/// Deletes exactly this Job, once.
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn delete(client: &Client, job: &Job) -> Result<(), kube::Error> {
+    if job.metadata.deletion_timestamp.is_some() {
         return Ok(());
     }
+    let api: Api<Job> = Api::namespaced(client.clone(), &job.namespace().unwrap_or_default());
     let exactly_this = Preconditions { uid: job.uid(), resource_version: None };
     // Background: the Job is gone at once, its Pod is told to end and is followed to its end.
-    match api.delete(&name, &DeleteParams::background().preconditions(exactly_this)).await {
-        Ok(_) => tracing::info!(build.id = %attempt.id, job = name, "the Job was deleted to stop the build"),
-        Err(kube::Error::Api(error)) if error.code == 404 => {}
+    match api.delete(&job.name_any(), &DeleteParams::background().preconditions(exactly_this)).await {
+        Ok(_) => tracing::info!(job = job.name_any(), "the Job was deleted to stop its build"),
+        // Gone, or another's by now.
+        Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => {}
         Err(error) => return Err(error),
     }
     Ok(())

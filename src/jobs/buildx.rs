@@ -45,7 +45,7 @@ fn daemon(launch: &Launch, settings: &Settings, socket: &str) -> Container {
         // limit is the build's, and says what it cut.
         env: Some(vec![variable("BUILDKIT_STEP_LOG_MAX_SIZE", "-1"), variable("BUILDKIT_STEP_LOG_MAX_SPEED", "-1")]),
         restart_policy: Some("Always".to_owned()),
-        resources: Some(requested(&launch.spec)),
+        resources: Some(requested(launch, settings)),
         security_context: Some(SecurityContext { privileged: Some(true), ..SecurityContext::default() }),
         volume_mounts: Some(vec![shared_volume(), state]),
         ..Container::default()

@@ -42,7 +42,7 @@ pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String])
             image: Some(settings.images.container.clone()),
             command: Some(under_agent(launch, &[], &commands)),
             env: Some(env),
-            resources: Some(requested(&launch.spec)),
+            resources: Some(requested(launch, settings)),
             security_context: Some(SecurityContext {
                 run_as_user: Some(0),
                 allow_privilege_escalation: None,

@@ -18,7 +18,7 @@ pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String])
             image: Some(settings.images.kaniko.clone()),
             command: Some(under_agent(launch, &[], &[execute(launch, insecure)])),
             env: Some(vec![variable("DOCKER_CONFIG", &secrets::docker_config(&launch.spec))]),
-            resources: Some(requested(&launch.spec)),
+            resources: Some(requested(launch, settings)),
             security_context: Some(SecurityContext {
                 run_as_user: Some(0),
                 // A RUN under another user may call a set-user-ID program.

@@ -3,6 +3,10 @@ use serde_json::{Value, json};
 
 use super::*;
 
+fn quantities<const N: usize>(amounts: [(&str, &str); N]) -> BTreeMap<String, Quantity> {
+    amounts.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into_iter().collect()
+}
+
 fn settings() -> Settings {
     let image = |name: &str| format!("registry.test/{name}:1");
     Settings {
@@ -14,6 +18,8 @@ fn settings() -> Settings {
             container: image("buildah"),
         },
         insecure_registries: Vec::new(),
+        requests: quantities([("cpu", "100m"), ("memory", "256Mi")]),
+        limits: quantities([("memory", "4Gi"), ("ephemeral-storage", "20Gi")]),
     }
 }
 
@@ -201,5 +207,27 @@ fn no_container_has_a_variable_twice() {
             names.dedup();
             assert_eq!(names.len(), all, "{method}: {}", each.name);
         }
+    }
+}
+
+#[test]
+fn a_build_has_bounds_even_where_its_spec_has_none() {
+    for (asked, requests, limits) in [
+        (json!({}), json!({"cpu": "100m", "memory": "256Mi"}), json!({"memory": "4Gi", "ephemeral-storage": "20Gi"})),
+        (
+            json!({"requests": {"memory": "8Gi", "cpu": "2"}}),
+            json!({"cpu": "2", "memory": "8Gi"}),
+            json!({"memory": "8Gi", "ephemeral-storage": "20Gi"}),
+        ),
+        (
+            json!({"limits": {"memory": "128Mi", "cpu": "1"}}),
+            json!({}),
+            json!({"cpu": "1", "memory": "128Mi", "ephemeral-storage": "20Gi"}),
+        ),
+    ] {
+        let job = job_of("container", json!({"resources": asked}));
+        let given = container(&job, BUILD_CONTAINER).resources.unwrap();
+        assert_eq!(json!(given.requests.unwrap_or_default()), requests);
+        assert_eq!(json!(given.limits.unwrap()), limits);
     }
 }

@@ -1,13 +1,15 @@
 //! A namespace's limit: never more builds at once than its policy says, and those that wait say for what.
 
 use image_factory::crd::BuildConcurrencyPolicy;
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::{
-    Api,
+    Api, ResourceExt,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
 
 use super::{
+    rows,
     tenant::{APPLIER, Tenant, phase, status, tenant},
     watching,
 };
@@ -63,6 +65,33 @@ async fn builds_over_the_limit_wait_in_their_order_and_say_so() {
         .await
         .expect("the history can be read");
         assert_eq!((builds, pairs), (3, 0), "of three builds, no two ran at once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_that_a_quota_refuses_sends_its_build_back_to_the_queue_with_the_reason() {
+    tenant("quota", "baseline", async |tenant| {
+        let quotas: Api<ResourceQuota> = Api::namespaced(tenant.client.clone(), &tenant.namespace);
+        let quota = json!({
+            "apiVersion": "v1", "kind": "ResourceQuota",
+            "metadata": {"name": "no-jobs"}, "spec": {"hard": {"count/jobs.batch": "0"}},
+        });
+        let params = PatchParams::apply(APPLIER).force();
+        quotas.patch("no-jobs", &params, &Patch::Apply(&quota)).await.expect("the API server accepts it");
+        watching::until(&quotas, "no-jobs", "the quota to be in force", |quota: Option<&ResourceQuota>| {
+            quota.and_then(|quota| quota.status.as_ref()).is_some_and(|status| status.hard.is_some())
+        })
+        .await;
+        let build = tenant.apply(&tenant.manifest("refused", "container", "FROM BASE\nRUN true\n")).await;
+        let build = tenant
+            .until(&build.name_any(), "it to back off", |build| status(build)["queue"]["waitingFor"] == "BackingOff")
+            .await;
+        let message = status(&build)["queue"]["message"].as_str().unwrap_or_default().to_owned();
+        assert!(message.contains("exceeded quota: no-jobs"), "{message}");
+        assert_eq!(phase(&build), "Queued");
+        let attempt = rows::id(&tenant.attempts(&build).await[0]);
+        assert!(rows::history(&tenant.pool, attempt).await.contains("in_progress → queued"));
     })
     .await;
 }

@@ -45,6 +45,8 @@ left join lateral (
     select v.position, v.waiting_for, v.message
     from build_queue v
     where b.status = 'queued' and v.tenant_id = b.tenant_id and v.build_id = b.id
+    -- Kept apart: joined with the rest, the whole queue would be worked out for every Build.
+    offset 0
 ) q on true
 where b.resource_uid = $1
 order by b.run desc, b.attempt desc

@@ -2,9 +2,9 @@
 -- leaves alone those that have moved on meanwhile. The only statement that changes builds.status.
 -- A claim may have waited for its turn since its transaction began: the time is the statement's own.
 with asked as (
-    select id, worker_id, reason, message, history_id
-    from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[])
-        as asked (id, worker_id, reason, message, history_id)
+    select id, worker_id, reason, message, history_id, delay_seconds
+    from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $8::float8[])
+        as asked (id, worker_id, reason, message, history_id, delay_seconds)
 ),
 changed as (
     update builds
@@ -12,7 +12,10 @@ changed as (
         worker_id = case $7 when 'in_progress' then asked.worker_id when 'queued' then null else builds.worker_id end,
         started_at = case $7 when 'in_progress' then statement_timestamp() when 'queued' then null else builds.started_at end,
         completed_at = case when $7 in ('success', 'failed', 'cancelled') then statement_timestamp() end,
-        error_message = coalesce(asked.message, builds.error_message)
+        not_before = case $7 when 'queued' then statement_timestamp() + make_interval(secs => asked.delay_seconds)
+                     else builds.not_before end,
+        -- What held a build back is no fault of one that succeeded.
+        error_message = case when $7 <> 'success' then coalesce(asked.message, builds.error_message) end
     from asked
     where builds.id = asked.id
       and builds.status = $6
