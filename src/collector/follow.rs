@@ -212,7 +212,22 @@ async fn inspection(pods: &Api<Pod>, pod: &str) -> Result<Option<String>, Error>
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_follower_that_panics_is_started_again_and_after_three_times_set_aside() {
+        let starts = Cell::new(0);
+        let metrics = Metrics::default();
+        let follow = async || -> Result<(), Error> {
+            starts.set(starts.get() + 1);
+            unreachable!("a test's panic");
+        };
+        persist(&metrics, Uuid::nil(), follow).await;
+        assert_eq!(starts.get(), 3);
+        assert!(metrics.text().unwrap().contains("image_factory_failures_total{part=\"collector\"} 3"));
+    }
 
     fn end(lines: u64) -> ContainerEnd {
         let report = AgentReport { lines, ..AgentReport::default() };

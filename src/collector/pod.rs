@@ -164,6 +164,7 @@ fn message(pod: &Pod) -> String {
 
 #[cfg(test)]
 mod tests {
+    use image_factory_core::status::Status;
     use serde_json::{Value, json};
 
     use super::*;
@@ -245,6 +246,62 @@ mod tests {
             assert_eq!(word(ending(&pod(&status)).as_ref()), expected);
         }
         assert_eq!(last_ending(&pod(&json!({"phase": "Running"}))), Ending::Gone);
+    }
+
+    #[test]
+    fn a_pod_that_shall_go_has_not_ended_while_its_container_runs() {
+        let disrupted = json!([{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]);
+        for status in [
+            json!({"phase": "Pending", "conditions": disrupted, "initContainerStatuses": [running("prepare")]}),
+            json!({"phase": "Running", "conditions": disrupted, "initContainerStatuses": [ended("build", 0, "Completed")],
+                "containerStatuses": [running("inspect")]}),
+        ] {
+            assert_eq!(word(ending(&pod(&status)).as_ref()), "still going");
+            assert_eq!(word(Some(&last_ending(&pod(&status)))), "pod Evicted", "known once it is gone");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_an_attempts_only_as_its_jobs_in_its_namespace() {
+        let attempt = Followed {
+            id: "0190a5b2-7c3d-7e4f-8a1b-00001f3a9c2e".parse().unwrap(),
+            status: Status::InProgress,
+            namespace: "green".to_owned(),
+            name: "web".to_owned(),
+        };
+        let owned = |namespace: &str, kind: &str, name: &str, controller: bool| -> Pod {
+            let version = if kind == "Job" { "batch/v1" } else { "apps/v1" };
+            let owner =
+                json!({"apiVersion": version, "kind": kind, "name": name, "uid": "u", "controller": controller});
+            serde_json::from_value(json!({"metadata": {"namespace": namespace, "ownerReferences": [owner]}})).unwrap()
+        };
+        assert!(is_of(&owned("green", "Job", "web-1f3a9c2e", true), &attempt));
+        for other in [
+            owned("amber", "Job", "web-1f3a9c2e", true),
+            owned("green", "ReplicaSet", "web-1f3a9c2e", true),
+            owned("green", "Job", "web-00000000", true),
+            owned("green", "Job", "web-1f3a9c2e", false),
+            serde_json::from_value(json!({"metadata": {"namespace": "green"}})).unwrap(),
+        ] {
+            assert!(!is_of(&other, &attempt), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn an_attempt_without_a_pod_has_ended_when_its_job_has_or_is_gone() {
+        let job = |condition: &str| -> Job {
+            let condition = json!({"type": condition, "status": "True", "reason": "BackoffLimitExceeded"});
+            serde_json::from_value(json!({"metadata": {}, "status": {"conditions": [condition]}})).unwrap()
+        };
+        for (job, expected) in [
+            (None, "gone"),
+            (Some(job("Failed")), "pod BackoffLimitExceeded"),
+            (Some(job("Complete")), "pod BackoffLimitExceeded"),
+            (Some(job("FailureTarget")), "still going"),
+            (Some(Job::default()), "still going"),
+        ] {
+            assert_eq!(word(ending_without_pod(job.as_ref()).as_ref()), expected);
+        }
     }
 
     #[test]
