@@ -5,4 +5,4 @@ mod contract;
 mod integrity;
 mod partitions;
 mod queue;
-mod rows;
+pub mod rows;
