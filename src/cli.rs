@@ -1,6 +1,7 @@
 //! The command line: one subcommand a process.
 
 pub mod crds;
+pub mod git_credential;
 pub mod inspect;
 pub mod migrate;
 pub mod operator;
@@ -37,6 +38,9 @@ enum Command {
     },
     /// Inside a build's Pod: put the agent and the source on the shared volume
     Prepare(prepare::Arguments),
+    /// Inside a build's Pod: tell git a password
+    #[command(hide = true)]
+    GitCredential(git_credential::Arguments),
     /// Inside a build's Pod: confirm in the registry what was pushed, and describe it
     Inspect(inspect::Arguments),
 }
@@ -50,7 +54,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Operator(config) => operator::run(*config).await?,
         Command::Migrate(database) => migrate::run(&database).await?,
         Command::Crds { dir } => crds::run(dir)?,
-        Command::Prepare(arguments) => return Ok(prepare::run(&arguments)),
+        Command::Prepare(arguments) => return Ok(prepare::run(arguments).await),
+        Command::GitCredential(arguments) => git_credential::run(&arguments)?,
         Command::Inspect(arguments) => return inspect::run(&arguments).await,
     }
     Ok(ExitCode::SUCCESS)

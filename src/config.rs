@@ -2,9 +2,13 @@
 
 pub mod inline;
 
-use std::{net::SocketAddr, num::NonZeroU16};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU16, NonZeroU32},
+};
 
 use clap::Args;
+use image_factory_core::git::Protocol;
 
 /// `image-factory operator`.
 #[derive(Args, Clone, Debug)]
@@ -28,6 +32,12 @@ pub struct Operator {
     pub insecure_registries: Vec<String>,
     #[command(flatten)]
     pub resources: BuildResources,
+    /// Git protocols (http, git; comma separated) that sources may use though they are not encrypted
+    #[arg(long, env = "IMAGE_FACTORY_SOURCE_PROTOCOLS", value_delimiter = ',')]
+    pub source_protocols: Vec<Protocol>,
+    /// How large a source fetched from Git may be, history and work tree together, in MiB
+    #[arg(long, env = "IMAGE_FACTORY_SOURCE_MEBIBYTES", default_value = "10240")]
+    pub source_mebibytes: NonZeroU32,
     /// Builds that the built-in worker `cluster` runs at once
     #[arg(long, env = "IMAGE_FACTORY_WORKER_BUILDS", default_value = "10")]
     pub worker_builds: NonZeroU16,
@@ -72,7 +82,7 @@ fn quantity(text: &str) -> Result<(String, String), String> {
 }
 
 /// Images of the containers of a build's Pod.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Images {
     /// The operator's own image, which holds `prepare`, `inspect` and the agent
     #[arg(id = "image", long = "image", env = "IMAGE_FACTORY_IMAGE")]

@@ -163,7 +163,8 @@ async fn end(
 ) -> Result<(), Error> {
     let failure = Failure { reason, class: reason.class(), stage: reason.stage(), message };
     let outcome = Outcome { status, exit_code: None, failure: Some(failure), image: None };
-    if results::finish(&context.pool, attempt.id, &outcome, results::Durations::default(), Duration::ZERO).await? {
+    if results::finish(&context.pool, attempt.id, &outcome, results::Durations::default(), None, Duration::ZERO).await?
+    {
         context.metrics.ended(attempt.method, &outcome);
     }
     Ok(())

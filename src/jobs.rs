@@ -9,15 +9,14 @@ mod container;
 mod kaniko;
 pub mod labels;
 mod secrets;
+pub mod source;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use image_factory_core::{
     ids,
     method::Method,
-    pod::{
-        AGENT, CREDENTIALS, INLINE_CHUNK_PREFIX, INLINE_COUNT_VARIABLE, INSPECT_CONTAINER, PREPARE_CONTAINER, VOLUME,
-    },
+    pod::{AGENT, CREDENTIALS, INSPECT_CONTAINER, PREPARE_CONTAINER, VOLUME},
     reference::Reference,
 };
 use k8s_openapi::{
@@ -36,7 +35,6 @@ use uuid::Uuid;
 use crate::{
     config::Images,
     crd::build::{Build, BuildSpec},
-    source,
 };
 
 /// How much longer than its timeout a Pod may live: the agent ends the build in time, this is for a
@@ -63,13 +61,14 @@ pub struct Launch {
 }
 
 /// The operator's part in every Job.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub images: Images,
     pub insecure_registries: Vec<String>,
     /// For the container that does the work, where the spec says nothing.
     pub requests: BTreeMap<String, Quantity>,
     pub limits: BTreeMap<String, Quantity>,
+    pub sources: source::Settings,
 }
 
 /// What a method adds to the common Pod.
@@ -128,7 +127,8 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
     let name = ids::job_name(&launch.build, launch.id);
     let labels = labels::of(launch);
     let inspect = inspect(launch, settings, &insecure, &builder.digest_from);
-    let mut init_containers = vec![prepare(launch, settings, &builder.files)];
+    let source = source::source(launch, &settings.sources);
+    let mut init_containers = vec![prepare(launch, settings, &builder.files, &source)];
     init_containers.extend(builder.sidecars);
     init_containers.push(builder.build);
     let mut volumes = vec![Volume {
@@ -142,6 +142,7 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
     for empty_dir in volumes.iter_mut().filter_map(|volume| volume.empty_dir.as_mut()) {
         empty_dir.size_limit.clone_from(&size_limit);
     }
+    volumes.extend(source.volumes);
     volumes.extend(secrets::volumes(&launch.spec));
     let deadline = launch.spec.timeout() + DEADLINE_MARGIN;
     Ok(Job {
@@ -217,7 +218,7 @@ fn owner(launch: &Launch) -> OwnerReference {
     }
 }
 
-fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)]) -> Container {
+fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)], source: &source::Source) -> Container {
     let spec = &launch.spec;
     let mut args = vec!["prepare".to_owned(), format!("--context={}", spec.context)];
     if let Some(dockerfile) = spec.dockerfile() {
@@ -226,21 +227,17 @@ fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)]) -> Co
     for (name, content) in files {
         args.push(format!("--file={name}={content}"));
     }
-    let chunks = match &spec.source.inline {
-        Some(inline) => source::encode_inline(&inline.files),
-        None => Vec::new(),
-    };
-    let mut env = vec![variable(INLINE_COUNT_VARIABLE, &chunks.len().to_string())];
-    env.extend(
-        chunks.iter().enumerate().map(|(index, chunk)| variable(&format!("{INLINE_CHUNK_PREFIX}{index}"), chunk)),
-    );
+    args.extend(source.args.iter().cloned());
+    let mut mounts = vec![shared_volume()];
+    mounts.extend(source.mounts.iter().cloned());
     Container {
         name: PREPARE_CONTAINER.to_owned(),
         image: Some(settings.images.operator.clone()),
         args: Some(args.iter().map(|arg| literal(arg)).collect()),
-        env: Some(env),
-        volume_mounts: Some(vec![shared_volume()]),
-        resources: Some(resources([("cpu", "10m"), ("memory", "32Mi")], [("memory", "512Mi")])),
+        env: Some(source.env.clone()),
+        volume_mounts: Some(mounts),
+        // Git holds what it fetches in memory while it checks it.
+        resources: Some(resources([("cpu", "10m"), ("memory", "32Mi")], [("memory", "1Gi")])),
         security_context: Some(restricted()),
         ..Container::default()
     }

@@ -1,6 +1,7 @@
-//! Bringing the source into a build's Pod: how an inline source travels and is written, and whether a Build's paths point
-//! into what arrived. This file decides which of it is whose fault.
+//! Bringing the source into a build's Pod: how an inline source travels and is written, how one is fetched from Git, and
+//! whether a Build's paths point into what arrived. This file decides which of it is whose fault.
 
+mod git;
 mod inline;
 mod paths;
 
@@ -9,6 +10,7 @@ use std::path::Path;
 
 use image_factory_core::report::PodFailure;
 
+pub use git::{Credentials, Wanted, answer, check_git, fetch_git};
 pub use inline::{MAX_INLINE_BYTES, check_inline, decode_inline, encode_inline, write_inline};
 pub use paths::{CheckedPaths, check_paths};
 
@@ -18,6 +20,8 @@ pub enum SourceError {
     InvalidSpec(String),
     #[error("{0}")]
     DockerfileNotFound(String),
+    #[error("{message}")]
+    Git { reason: &'static str, message: String },
     #[error("failed to unpack the inline source: {0}")]
     Encoding(String),
     #[error("failed to {action} {path}: {error}")]
@@ -28,9 +32,14 @@ impl SourceError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::InvalidSpec(_) => "InvalidSpec",
+            Self::Git { reason, .. } => reason,
             Self::DockerfileNotFound(_) => "DockerfileNotFound",
             Self::Encoding(_) | Self::Io { .. } => "Internal",
         }
+    }
+
+    fn git(reason: &'static str, message: String) -> Self {
+        Self::Git { reason, message }
     }
 
     fn io(action: &'static str, path: &Path, error: io::Error) -> Self {

@@ -77,6 +77,10 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
                 .collect(),
             limits: config.resources.limits.iter().cloned().map(|(name, amount)| (name, Quantity(amount))).collect(),
             insecure_registries: config.insecure_registries.iter().filter(|host| !host.is_empty()).cloned().collect(),
+            sources: jobs::source::Settings {
+                insecure_protocols: config.source_protocols.clone(),
+                mebibytes: config.source_mebibytes.get(),
+            },
         }),
         metrics: metrics.clone(),
         health: health.clone(),

@@ -6,15 +6,24 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use image_factory_core::pod::{AGENT_IN_IMAGE, BIN_FOLDER, OUT_FOLDER, SOURCE_FOLDER, TERMINATION_LOG, VOLUME};
-use image_factory_core::report::{PodFailure, PrepareReport};
+use image_factory_core::git::Protocol;
+use image_factory_core::pod::{
+    AGENT_IN_IMAGE, BIN_FOLDER, GIT_CREDENTIALS, OUT_FOLDER, SOURCE_FOLDER, TERMINATION_LOG, VOLUME,
+};
+use image_factory_core::report::{PodFailure, PrepareReport, SourceFacts};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::inline;
-use crate::source;
+use crate::source::{self, Credentials, Wanted};
 
 const AGENT_NAME: &str = "image-factory-agent";
 const MARKER_NAME: &str = "started";
+/// As a shell says of a process that SIGTERM ended.
+const TERMINATED: u8 = 143;
+/// Longer than a line of a commit's message needs to be.
+const MAX_SUBJECT_CHARS: usize = 200;
 /// Names at the top of the volume that have a meaning of their own.
 const TAKEN: [&str; 4] = [BIN_FOLDER, SOURCE_FOLDER, OUT_FOLDER, MARKER_NAME];
 
@@ -32,6 +41,33 @@ pub struct Arguments {
     /// A file for the top of the volume, as NAME=CONTENT: what a builder is configured by
     #[arg(long = "file", value_name = "NAME=CONTENT", value_parser = volume_file)]
     pub files: Vec<VolumeFile>,
+    /// The Git repository that is built; without it the source is the inline one
+    #[arg(long)]
+    pub git_url: Option<String>,
+    /// Branch, tag or commit; without it the repository's default branch
+    #[arg(long, requires = "git_url")]
+    pub git_revision: Option<String>,
+    /// Commits of history that are fetched; 0 fetches all
+    #[arg(long, default_value_t = 1)]
+    pub git_depth: u32,
+    /// Fetch submodules too
+    #[arg(long)]
+    pub git_submodules: bool,
+    /// A protocol that is allowed beside https and ssh
+    #[arg(long = "git-insecure-protocol")]
+    pub git_insecure_protocols: Vec<Protocol>,
+    /// The Secret with the repository's credentials, where it has any
+    #[arg(long)]
+    pub git_secret: Option<String>,
+    /// Where that Secret is mounted
+    #[arg(long, default_value = GIT_CREDENTIALS)]
+    pub git_credentials: PathBuf,
+    /// How large the source may become
+    #[arg(long, default_value_t = 10 * 1024)]
+    pub git_mebibytes: u64,
+    /// How long fetching may take
+    #[arg(long, default_value_t = 3_600)]
+    pub timeout_seconds: u64,
     /// The agent that is put on the volume
     #[arg(long, default_value = AGENT_IN_IMAGE)]
     pub agent: PathBuf,
@@ -55,12 +91,31 @@ fn volume_file(text: &str) -> Result<VolumeFile, String> {
     Ok(VolumeFile { name: name.to_owned(), content: content.to_owned() })
 }
 
-pub fn run(arguments: &Arguments) -> ExitCode {
+/// Ends at once when the Pod is deleted: as the first process of its container nothing else would end it.
+pub async fn run(arguments: Arguments) -> ExitCode {
+    let work = tokio::task::spawn_blocking(move || prepare_and_report(&arguments));
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        code = work => code.unwrap_or(ExitCode::FAILURE),
+        _ = terminated => {
+            println!("prepare was told to end");
+            // Returning would wait for the work.
+            std::process::exit(i32::from(TERMINATED))
+        }
+    }
+}
+
+fn prepare_and_report(arguments: &Arguments) -> ExitCode {
     let prepared = inline::chunks()
         .map_err(|error| PodFailure::new("Internal", error.to_string()))
         .and_then(|chunks| prepare(arguments, chunks));
     let (report, code) = match prepared {
-        Ok(()) => (PrepareReport::succeeded(None), ExitCode::SUCCESS),
+        Ok(facts) => (PrepareReport::succeeded(facts), ExitCode::SUCCESS),
         Err(failure) => {
             // On stdout: this is a line of the build's log.
             println!("{}", failure.message);
@@ -74,7 +129,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     code
 }
 
-fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<(), PodFailure> {
+fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<Option<SourceFacts>, PodFailure> {
     let source_folder = arguments.volume.join(SOURCE_FOLDER);
     let bin_folder = arguments.volume.join(BIN_FOLDER);
     // Kubernetes runs all containers of a Pod again where its sandbox was lost. Before the builder was started that is
@@ -100,21 +155,55 @@ fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<(), Pod
         fs::write(&path, &file.content).map_err(|error| failed("write", &path, &error))?;
     }
 
-    let chunks = chunks
-        .filter(|chunks| !chunks.is_empty())
-        .ok_or_else(|| PodFailure::new("Internal", "failed to find a source: this Pod was given none"))?;
-    let files = source::decode_inline(&chunks).map_err(|error| PodFailure::from(&error))?;
-    source::write_inline(&source_folder, &files).map_err(|error| PodFailure::from(&error))?;
-    let bytes: usize = files.values().map(String::len).sum();
-    println!("source: {}, {}, inline", counted(files.len(), "file"), counted(bytes, "byte"));
-
+    let facts = if let Some(url) = &arguments.git_url {
+        Some(fetch(arguments, url, &source_folder)?)
+    } else {
+        write_inline(chunks, &source_folder)?;
+        None
+    };
     source::check_paths(&source_folder, &arguments.context, arguments.dockerfile.as_deref())
         .map_err(|error| PodFailure::from(&error))?;
     match &arguments.dockerfile {
         Some(dockerfile) => println!("context: {}, dockerfile: {dockerfile}", arguments.context),
         None => println!("context: {}", arguments.context),
     }
+    Ok(facts)
+}
+
+fn write_inline(chunks: Option<Vec<String>>, folder: &Path) -> Result<(), PodFailure> {
+    let chunks = chunks
+        .filter(|chunks| !chunks.is_empty())
+        .ok_or_else(|| PodFailure::new("Internal", "failed to find a source: this Pod was given none"))?;
+    let files = source::decode_inline(&chunks).map_err(|error| PodFailure::from(&error))?;
+    source::write_inline(folder, &files).map_err(|error| PodFailure::from(&error))?;
+    let bytes: usize = files.values().map(String::len).sum();
+    println!("source: {}, {}, inline", counted(files.len(), "file"), counted(bytes, "byte"));
     Ok(())
+}
+
+fn fetch(arguments: &Arguments, url: &str, folder: &Path) -> Result<SourceFacts, PodFailure> {
+    let helper = std::env::current_exe()
+        .map_err(|error| PodFailure::new("Internal", format!("failed to find this program: {error}")))?;
+    let wanted = Wanted {
+        url: url.to_owned(),
+        revision: arguments.git_revision.clone(),
+        depth: arguments.git_depth,
+        submodules: arguments.git_submodules,
+        insecure_protocols: arguments.git_insecure_protocols.clone(),
+        credentials: arguments
+            .git_secret
+            .clone()
+            .map(|secret| Credentials { secret, folder: arguments.git_credentials.clone() }),
+        helper,
+        deadline: Instant::now() + Duration::from_secs(arguments.timeout_seconds),
+        max_bytes: arguments.git_mebibytes.saturating_mul(1024 * 1024),
+    };
+    let facts = source::fetch_git(folder, &wanted).map_err(|error| PodFailure::from(&error))?;
+    let place = facts.branch.as_ref().map(|branch| format!(" of {branch}")).unwrap_or_default();
+    println!("source: commit {}{place}, by {}", facts.commit, facts.author);
+    let subject: String = facts.message.lines().next().unwrap_or_default().chars().take(MAX_SUBJECT_CHARS).collect();
+    println!("source: {subject}");
+    Ok(facts)
 }
 
 fn failed(action: &str, path: &Path, error: &io::Error) -> PodFailure {
@@ -159,13 +248,22 @@ mod tests {
                 context: ".".into(),
                 dockerfile: Some("Dockerfile".into()),
                 files: vec![VolumeFile { name: "builder.toml".into(), content: "a = 1".into() }],
+                git_url: None,
+                git_revision: None,
+                git_depth: 1,
+                git_submodules: false,
+                git_insecure_protocols: Vec::new(),
+                git_secret: None,
+                git_credentials: folder.join("git"),
+                git_mebibytes: 1,
+                timeout_seconds: 60,
                 agent: folder.join("agent"),
                 report: folder.join("report"),
             };
             Self { folder, arguments }
         }
 
-        fn prepare(&self, files: &[(&str, &str)]) -> Result<(), PodFailure> {
+        fn prepare(&self, files: &[(&str, &str)]) -> Result<Option<SourceFacts>, PodFailure> {
             let files: BTreeMap<String, String> =
                 files.iter().map(|(path, text)| ((*path).into(), (*text).into())).collect();
             prepare(&self.arguments, Some(source::encode_inline(&files)))
@@ -228,7 +326,7 @@ mod tests {
     fn a_pod_without_a_source_fails_and_leaves_a_report() {
         let pod = Pod::new("none");
         // Nothing sets the variables of an inline source for the tests' own process.
-        assert_eq!(format!("{:?}", run(&pod.arguments)), format!("{:?}", ExitCode::FAILURE));
+        assert_eq!(format!("{:?}", prepare_and_report(&pod.arguments)), format!("{:?}", ExitCode::FAILURE));
         let report = PrepareReport::decode(&fs::read(&pod.arguments.report).expect("reads")).expect("decodes");
         assert_eq!(report.failure.map(|failure| failure.reason), Some("Internal".into()));
     }

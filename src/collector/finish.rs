@@ -5,7 +5,7 @@ use image_factory_core::{
     outcome::{ContainerEnd, Ending, Evidence, decide},
     push,
     reason::Reason,
-    report::AgentReport,
+    report::{AgentReport, SourceFacts},
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt};
@@ -26,7 +26,13 @@ const TAIL_LINES: i64 = 200;
 /// What a Pod looks like that was ended by someone else.
 const FROM_OUTSIDE: [Reason; 3] = [Reason::JobDeleted, Reason::AgentLost, Reason::Internal];
 
-pub async fn finish(context: &Context, build: Uuid, ending: &Ending, inspection: Option<&str>) -> Result<(), Error> {
+pub async fn finish(
+    context: &Context,
+    build: Uuid,
+    ending: &Ending,
+    inspection: Option<&str>,
+    source: Option<&SourceFacts>,
+) -> Result<(), Error> {
     let Some(attempt) = launches::ending(&context.pool, build, TAIL_LINES).await? else { return Ok(()) };
     let (method, tail) = (attempt.method, &attempt.tail);
     let decided = |cancelled| decide(Evidence { method, ending, inspection, tail, cancelled });
@@ -43,7 +49,7 @@ pub async fn finish(context: &Context, build: Uuid, ending: &Ending, inspection:
     };
     let job_ttl = serde_json::from_value(attempt.spec)
         .map_or_else(|_| BuildSpec::DEFAULT_JOB_TTL, |spec: BuildSpec| spec.job_ttl());
-    if results::finish(&context.pool, build, &outcome, durations, job_ttl).await? {
+    if results::finish(&context.pool, build, &outcome, durations, source, job_ttl).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
         context.metrics.ended(method, &outcome);

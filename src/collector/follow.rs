@@ -85,8 +85,8 @@ async fn follow(context: &Context, build: Uuid, mut seen: watch::Receiver<Seen>)
         }
     }
     let ending = ended(seen).await;
-    let built = pod::end(&seen.borrow().pod, BUILD_CONTAINER);
-    account(&mut log, &ending, built.as_ref()).await?;
+    let build_end = pod::end(&seen.borrow().pod, BUILD_CONTAINER);
+    account(&mut log, &ending, build_end.as_ref()).await?;
     let inspection = match &ending {
         Ending::Inspect { inspect, .. } if inspect.exit_code == 0 => inspection(&pods, &name).await?,
         Ending::Inspect { .. } if !log.is_finished(INSPECT_CONTAINER) => {
@@ -96,7 +96,8 @@ async fn follow(context: &Context, build: Uuid, mut seen: watch::Receiver<Seen>)
         }
         _ => None,
     };
-    finish::finish(context, build, &ending, inspection.as_deref()).await
+    let source = pod::source(&seen.borrow().pod);
+    finish::finish(context, build, &ending, inspection.as_deref(), source.as_ref()).await
 }
 
 /// Waits for a container to run or end; `false` when the Pod ends without it.
@@ -162,8 +163,8 @@ async fn drain(
 }
 
 /// Compares what is stored with what the agent says it wrote, and leaves a row that tells a gap.
-/// `built` is the end of the container `build`, where it is known.
-pub async fn account(log: &mut Log<'_>, ending: &Ending, built: Option<&ContainerEnd>) -> Result<(), Error> {
+/// `build` is the end of the container `build`, where it is known.
+pub async fn account(log: &mut Log<'_>, ending: &Ending, build: Option<&ContainerEnd>) -> Result<(), Error> {
     if !log.is_finished(PREPARE_CONTAINER) {
         log.finished(PREPARE_CONTAINER).await?;
     }
@@ -171,7 +172,7 @@ pub async fn account(log: &mut Log<'_>, ending: &Ending, built: Option<&Containe
         return Ok(());
     }
     let stored = log.lines_of(BUILD_CONTAINER, PREPARE_CONTAINER);
-    let gap = match (ending, built) {
+    let gap = match (ending, build) {
         // Nothing of it was started.
         (Ending::Prepare(_), _) => None,
         (_, Some(end)) => gap(end, stored, log.is_capped()),

@@ -5,6 +5,7 @@ use image_factory_core::{
     ids,
     outcome::{ContainerEnd, Ending},
     pod::{BUILD_CONTAINER, BUILDKITD_CONTAINER, INSPECT_CONTAINER, PREPARE_CONTAINER},
+    report::{PrepareReport, SourceFacts},
 };
 use k8s_openapi::{
     Resource,
@@ -50,6 +51,12 @@ pub fn state(pod: &Pod, container: &str) -> State {
     } else {
         State::NotStarted
     }
+}
+
+/// The commit that `prepare` fetched, once it has.
+pub fn source(pod: &Pod) -> Option<SourceFacts> {
+    let end = end(pod, PREPARE_CONTAINER)?;
+    PrepareReport::decode(end.message.as_bytes()).ok()?.source
 }
 
 /// How the Pod ended; `None` while something may still come.
@@ -310,6 +317,22 @@ mod tests {
         daemon["lastState"] = ended("buildkitd", 137, "OOMKilled")["state"].clone();
         let status = json!({"phase": "Pending", "initContainerStatuses": [daemon, ended("build", 1, "Error")]});
         assert_eq!(word(ending(&pod(&status)).as_ref()), "build 1 OOMKilled");
+    }
+
+    #[test]
+    fn the_commit_is_known_once_prepare_has_ended_whatever_comes_after() {
+        let facts = SourceFacts {
+            commit: "0f".repeat(20),
+            branch: Some("main".to_owned()),
+            author: "Pomona <pomona@example.com>".to_owned(),
+            message: "graft".to_owned(),
+        };
+        let mut prepare = ended("prepare", 0, "Completed");
+        prepare["state"]["terminated"]["message"] = json!(PrepareReport::succeeded(Some(facts.clone())).encode());
+        let status = json!({"initContainerStatuses": [prepare, ended("build", 1, "Error")]});
+        assert_eq!(source(&pod(&status)), Some(facts));
+        assert_eq!(source(&pod(&json!({"initContainerStatuses": [running("prepare")]}))), None);
+        assert_eq!(source(&pod(&json!({"initContainerStatuses": [ended("prepare", 0, "Completed")]}))), None);
     }
 
     #[test]

@@ -55,5 +55,5 @@ async fn end_if_lost(context: &Context, id: Uuid) -> Result<(), Error> {
     }
     let mut log = Log::resume(context, id).await?;
     follow::account(&mut log, &ending, None).await?;
-    finish::finish(context, id, &ending, None).await
+    finish::finish(context, id, &ending, None, None).await
 }

@@ -116,7 +116,7 @@ async fn reconcile_build(build: Arc<Guarded>, controlled: Arc<Controlled>) -> Re
         Err(error) => return Err(Error::Unreadable(error.error.clone())),
     };
     let loaded = load::load(&controlled, build).await?;
-    let refused = validate::refusal(&build.spec, &loaded.namespace, &controlled.context.jobs.images);
+    let refused = validate::refusal(&build.spec, &loaded.namespace, &controlled.context.jobs);
     let plan = plan::plan(&plan::Desired::of(build)?, loaded.newest.as_ref());
     let newest = apply::apply(&controlled, build, &loaded, plan, refused).await?;
     report::report(&controlled.context, build, newest.as_ref()).await?;

@@ -56,7 +56,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
 #[x_kube(validation = only_with("spec.buildpacks", "!has(self.buildpacks) || size(self.buildpacks) == 0", &["paketo"]))]
 #[x_kube(validation = only_with("spec.packer", "!has(self.packer)", &["packer"]))]
 // What is in the API and does not act yet. Delete a line when its field does.
-#[x_kube(validation = unavailable("spec.source.git", "!has(self.source.git)"))]
 #[x_kube(validation = unavailable("spec.ssh", "!has(self.ssh)"))]
 #[x_kube(validation = unavailable("spec.options", "!has(self.options) || size(dyn(self.options)) == 0"))]
 #[x_kube(validation = unavailable("spec.platforms", "!has(self.platforms) || size(self.platforms) == 0"))]

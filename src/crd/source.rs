@@ -28,16 +28,40 @@ pub struct Source {
     pub inline: Option<InlineSource>,
 }
 
+// The rules for address and revision stand in core's `git` too, which is asked again where they are used.
 /// A Git repository.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "has(self.credentialsSecret) || !self.url.matches('^(ssh://|[^/:]+:/?[^/:])')",
+    "a source by ssh needs spec.source.git.credentialsSecret, a Secret with ssh-privatekey and known_hosts"
+))]
+#[x_kube(validation = (
+    "!has(self.credentialsSecret) || !self.url.startsWith('git://')",
+    "the protocol git has no credentials; remove spec.source.git.credentialsSecret"
+))]
 pub struct GitSource {
-    /// Address of the repository: https or ssh, without a password in it. At most 2048 characters.
+    /// Address of the repository: https://host/path, ssh://user@host/path or user@host:path, without a
+    /// password in it. http:// and git:// only where the installation allows them. At most 2048
+    /// characters.
     #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = (
+        "self.matches('^((https|http|git|ssh)://([^/]*@)?([A-Za-z0-9_][A-Za-z0-9_.-]*|[[][0-9a-fA-F:.]+[]])(:[0-9]{1,5})?/[!-~]+|([A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*:/?[A-Za-z0-9_~.][!-.0-?A-~]*(/[!-~]*)?)$')",
+        "spec.source.git.url must be https://host/path, ssh://user@host/path or user@host:path"
+    ))]
+    #[x_kube(validation = (
+        "!self.matches('^(https?|git)://[^/]*@|^ssh://[^/]*[:@][^/]*@')",
+        "spec.source.git.url must have no password in it, and over https no user either; put them into the Secret that credentialsSecret names"
+    ))]
     pub url: String,
-    /// Branch, tag or commit. Default: the repository's own default branch. At most 255 characters.
+    /// Branch, tag or commit (its full id). Default: the repository's own default branch. At most 255
+    /// characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = (
+        r"self.matches('^[A-Za-z0-9_][A-Za-z0-9._/+@-]*$') && !self.matches(r'[.][.]|//|/$|[.]lock$')",
+        "spec.source.git.revision must be a branch, a tag or a full commit id: letters, digits and ._/+@- that start with a letter, digit or `_`, without `..` or `//` and not ending with `/` or `.lock`"
+    ))]
     pub revision: Option<String>,
     /// How many commits of history to fetch; 0 fetches all. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,7 +70,8 @@ pub struct GitSource {
     /// Whether submodules are fetched too. Default: false.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub submodules: bool,
-    /// Secret of type kubernetes.io/basic-auth, or kubernetes.io/ssh-auth with known_hosts.
+    /// Secret of type kubernetes.io/basic-auth (username, password) for https, or
+    /// kubernetes.io/ssh-auth (ssh-privatekey) with known_hosts for ssh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret: Option<SecretReference>,
 }

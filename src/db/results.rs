@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use image_factory_core::{outcome::Outcome, reason::Reason, status::Status};
+use image_factory_core::{outcome::Outcome, reason::Reason, report::SourceFacts, status::Status};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -28,6 +28,7 @@ pub async fn finish(
     build: Uuid,
     outcome: &Outcome,
     durations: Durations,
+    source: Option<&SourceFacts>,
     job_ttl: Duration,
 ) -> Result<bool> {
     let mut tx = pool.begin().await?;
@@ -59,12 +60,21 @@ pub async fn finish(
         durations.push,
         clock::new_id(),
         image.map(|image| i64::try_from(image.total_size_bytes).unwrap_or(i64::MAX)),
-        job_ttl.as_secs_f64()
+        job_ttl.as_secs_f64(),
+        source.map(|source| text(&source.commit)),
+        source.and_then(|source| source.branch.as_deref()).map(text),
+        source.map(|source| text(&source.author)),
+        source.map(|source| text(&source.message))
     )
     .execute(&mut *tx)
     .await?;
     tx.commit().await?;
     Ok(true)
+}
+
+/// What a stranger wrote, without the one character that Postgres can't hold.
+fn text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 /// The result of an attempt that ended in the queue: it never ran, so all its time was waiting.

@@ -20,6 +20,7 @@ fn settings() -> Settings {
         insecure_registries: Vec::new(),
         requests: quantities([("cpu", "100m"), ("memory", "256Mi")]),
         limits: quantities([("memory", "4Gi"), ("ephemeral-storage", "20Gi")]),
+        sources: source::Settings::default(),
     }
 }
 

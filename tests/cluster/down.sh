@@ -4,7 +4,7 @@
 # our bridge. Data and caches stay; WIPE=1 removes the state folder too.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
-for part in settings process state network postgres registry git-server pki control-plane node; do
+for part in settings process state network postgres registry git-server git-ssh pki control-plane node; do
 	# shellcheck source=/dev/null
 	source "$here/lib/$part.sh"
 done
@@ -20,6 +20,7 @@ say "stopping the cluster"
 node_down
 control_plane_down
 git_server_down
+git_ssh_down
 registry_down
 postgres_down
 # What the whole machine shares is left to the clone that runs now, if one does.

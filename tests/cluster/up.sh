@@ -6,7 +6,7 @@
 set -euo pipefail
 umask 022
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
-for part in settings process state packages compile network postgres registry git-server pki control-plane node oci images operator; do
+for part in settings process state packages compile network postgres registry git-server git-ssh pki control-plane node oci images operator; do
 	# shellcheck source=/dev/null
 	source "$here/lib/$part.sh"
 done
@@ -32,6 +32,8 @@ network_up
 postgres_up
 registry_up
 git_server_up
+example_repository_up
+git_ssh_up
 pki_up
 private_registries_up
 compile_kube

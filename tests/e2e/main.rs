@@ -15,6 +15,7 @@ mod credentials;
 mod deleted_builds;
 mod examples;
 mod failing_builds;
+mod git;
 mod job_ttl;
 mod kaniko;
 mod killed_operator;

@@ -15,14 +15,13 @@ pub async fn until<K>(api: &Api<K>, name: &str, what: &str, reached: impl Fn(Opt
 where
     K: Clone + Debug + Send + Serialize + DeserializeOwned + Resource + 'static,
 {
-    match timeout(PATIENCE, await_condition(api.clone(), name, |found: Option<&K>| reached(found))).await {
-        Ok(found) => found.expect("the object can be watched"),
-        Err(_) => {
-            let last = api.get_opt(name).await.expect("the object can be read");
-            let last = serde_yaml::to_string(&last).expect("an object is YAML");
-            unreachable!("waited in vain for {what}; {name} is\n{last}")
-        }
+    let watching = await_condition(api.clone(), name, |found: Option<&K>| reached(found));
+    if let Ok(found) = timeout(PATIENCE, watching).await {
+        return found.expect("the object can be watched");
     }
+    let last = api.get_opt(name).await.expect("the object can be read");
+    let last = serde_yaml::to_string(&last).expect("an object is YAML");
+    unreachable!("waited in vain for {what}; {name} is\n{last}")
 }
 
 /// Asks again until there is an answer; for what nobody announces.

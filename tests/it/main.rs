@@ -1,7 +1,15 @@
-//! Tests on a real Postgres, one binary. `DATABASE_URL` names a server where databases may be made: each test has
-//! its own, migrated from nothing.
+//! Tests across modules, one binary, on real Git and a real Postgres: `DATABASE_URL` names a server where
+//! databases may be made, and each test has its own, migrated from nothing.
 
+mod attempts;
+
+mod architecture;
+mod claims;
 mod cluster;
 mod collector;
-mod logs;
+mod enqueue;
+mod git;
+mod jobs;
+mod log_lines;
 mod schema;
+mod transitions;

@@ -136,10 +136,16 @@ fn failure(evidence: Evidence<'_>) -> Outcome {
 
 fn prepare_failure(end: &ContainerEnd) -> Outcome {
     let report = PrepareReport::decode(end.message.as_bytes()).ok().and_then(|report| report.failure);
-    match report {
+    let mut outcome = match report {
         Some(failure) => {
-            let reason = failure.reason.parse().unwrap_or(Reason::Internal);
-            Outcome::failed(reason, Some(end.exit_code), failure.message)
+            let unavailable = failure.reason == SOURCE_UNAVAILABLE;
+            let reason =
+                if unavailable { Reason::SourceNotFound } else { failure.reason.parse().unwrap_or(Reason::Internal) };
+            let mut outcome = Outcome::failed(reason, Some(end.exit_code), failure.message);
+            if let Some(failure) = outcome.failure.as_mut().filter(|_| unavailable) {
+                failure.class = Class::Infrastructure;
+            }
+            outcome
         }
         None if end.reason == "OOMKilled" => {
             Outcome::failed(Reason::OutOfMemory, Some(end.exit_code), "prepare ran out of memory".to_owned())
@@ -148,7 +154,12 @@ fn prepare_failure(end: &ContainerEnd) -> Outcome {
             let message = format!("prepare ended with exit code {} and left no report", end.exit_code);
             Outcome::failed(Reason::Internal, Some(end.exit_code), message)
         }
+    };
+    if let Some(failure) = &mut outcome.failure {
+        // Whatever the reason, the builder had not begun.
+        failure.stage = Stage::Compile;
     }
+    outcome
 }
 
 fn build_failure(method: Method, end: &ContainerEnd, tail: &[String]) -> Outcome {
@@ -212,6 +223,9 @@ fn inspect_failure(end: &ContainerEnd) -> Outcome {
     }
     outcome
 }
+
+/// `prepare`'s word for a Git server that answers 5xx or not at all.
+pub const SOURCE_UNAVAILABLE: &str = "SourceUnavailable";
 
 /// `inspect`'s word for a registry that answers 5xx or not at all.
 pub const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable";
@@ -415,6 +429,17 @@ mod tests {
     }
 
     #[test]
+    fn of_a_real_log_of_kaniko_its_last_words_are_the_failure() {
+        let log: Vec<&str> = include_str!("../../../tests/fixtures/kaniko/failed-run.log").lines().collect();
+        let found = outcome(Method::Kaniko, &built(&agent(127, 1)), &log);
+        assert_eq!(short(&found), (Status::Failed, "BuildFailed", "build", Some(127)));
+        let message = found.failure.unwrap().message;
+        assert!(message.starts_with("error building image: ") && message.ends_with("exit status 127"), "{message}");
+        let errors: Vec<_> = log.iter().filter(|line| level_of(line) != Level::Info).collect();
+        assert_eq!(errors, [log.last().unwrap()]);
+    }
+
+    #[test]
     fn a_secret_that_is_not_there_fails_before_the_builder_starts() {
         let failure = Some(PodFailure::new("SecretNotFound", "Secret push has no key .dockerconfigjson"));
         let report = AgentReport { exit_code: 125, failure, ..AgentReport::default() };
@@ -449,6 +474,21 @@ mod tests {
             short(&outcome(Method::Buildx, &ending, &[])),
             (Status::Failed, "DockerfileNotFound", "compile", Some(1))
         );
+    }
+
+    #[test]
+    fn a_git_server_that_is_away_is_infrastructure_and_all_of_prepare_is_before_the_build() {
+        for (word, reason, class) in [
+            ("SourceNotFound", "SourceNotFound", Class::User),
+            (SOURCE_UNAVAILABLE, "SourceNotFound", Class::Infrastructure),
+            ("TimedOut", "TimedOut", Class::User),
+            ("OutOfMemory", "OutOfMemory", Class::User),
+        ] {
+            let ending = Ending::Prepare(end(1, "Error", PrepareReport::failed(PodFailure::new(word, "m")).encode()));
+            let outcome = outcome(Method::Buildx, &ending, &[]);
+            assert_eq!(short(&outcome), (Status::Failed, reason, "compile", Some(1)));
+            assert_eq!(outcome.failure.unwrap().class, class, "{word}");
+        }
     }
 
     #[test]

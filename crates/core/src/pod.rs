@@ -30,6 +30,9 @@ pub const METADATA_FILE: &str = "/image-factory/out/metadata.json";
 /// Created by the agent at its first start; one that finds it refuses to start a second time.
 pub const STARTED_MARKER: &str = "/image-factory/started";
 
+/// Where `prepare`, and no other container, finds the Secret of a Git source.
+pub const GIT_CREDENTIALS: &str = "/image-factory-git";
+
 /// Where the push credentials are mounted, in `build` and `inspect` alone; the file of Docker's own name in it.
 /// A folder at the top, as is the next: kaniko lets mounts alone, but keeps the empty folders above them.
 pub const CREDENTIALS: &str = "/image-factory-credentials";

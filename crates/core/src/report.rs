@@ -149,9 +149,14 @@ pub struct PrepareReport {
 /// The commit that was checked out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFacts {
+    /// Its full id.
     pub commit: String,
-    pub branch: String,
+    /// The branch or tag it was found by; none where the revision was a commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// `Name <address>`.
     pub author: String,
+    /// Subject and body.
     pub message: String,
 }
 
@@ -170,7 +175,7 @@ impl PrepareReport {
         let mut commit_message = String::new();
         if let Some(source) = &mut report.source {
             source.commit = shortened(&source.commit, MAX_SOURCE_NAME_BYTES);
-            source.branch = shortened(&source.branch, MAX_SOURCE_NAME_BYTES);
+            source.branch = source.branch.as_deref().map(|branch| shortened(branch, MAX_SOURCE_NAME_BYTES));
             source.author = shortened(&source.author, MAX_SOURCE_NAME_BYTES);
             commit_message = std::mem::take(&mut source.message);
         }
@@ -382,7 +387,7 @@ mod tests {
         #[test]
         fn the_other_reports_always_fit(texts in proptest::collection::vec(any_text(), 6)) {
             let failure = PodFailure::new(&*texts[0], &*texts[1]);
-            let source = SourceFacts { commit: texts[2].clone(), branch: texts[3].clone(), author: texts[4].clone(), message: texts[5].clone() };
+            let source = SourceFacts { commit: texts[2].clone(), branch: Some(texts[3].clone()), author: texts[4].clone(), message: texts[5].clone() };
             for report in [
                 PrepareReport { version: VERSION, failure: Some(failure.clone()), source: Some(source.clone()) },
                 PrepareReport::succeeded(Some(source)),

@@ -4,26 +4,55 @@
 use image_factory_core::{pod_security, reason::Reason};
 
 use super::load::Namespace;
-use crate::{config::Images, crd::BuildSpec, jobs};
+use crate::{
+    crd::{BuildSpec, source::GitSource},
+    jobs, source,
+};
 
 /// Why this spec can't be built here; `None` where it can.
-pub fn refusal(spec: &BuildSpec, namespace: &Namespace, images: &Images) -> Option<(Reason, String)> {
-    if let Some(message) = jobs::unavailable(spec.method, images) {
+pub fn refusal(spec: &BuildSpec, namespace: &Namespace, settings: &jobs::Settings) -> Option<(Reason, String)> {
+    if let Some(message) = jobs::unavailable(spec.method, &settings.images) {
         return Some((Reason::MethodNotAvailable, message));
+    }
+    if let Some(message) = spec.source.git.as_ref().and_then(|git| source_refusal(git, &settings.sources)) {
+        return Some((Reason::InvalidSpec, message));
     }
     pod_security::refusal(spec.method, &namespace.name, namespace.enforced.as_deref())
         .map(|message| (Reason::PodSecurity, message))
 }
 
+/// The rules of the API again, for objects from before they stood there, and what depends on this installation.
+fn source_refusal(git: &GitSource, sources: &jobs::source::Settings) -> Option<String> {
+    let has_credentials = git.credentials_secret.is_some();
+    source::check_git(&git.url, git.revision.as_deref(), has_credentials, &sources.insecure_protocols)
+        .err()
+        .map(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
+    use image_factory_core::git::Protocol;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::config::Images;
 
     fn refused(method: &str, enforced: Option<&str>) -> Option<(Reason, String)> {
         refused_with("registry.test/kaniko:1", method, enforced)
     }
 
     fn refused_with(kaniko: &str, method: &str, enforced: Option<&str>) -> Option<(Reason, String)> {
+        let source = json!({"inline": {"files": {"Dockerfile": "FROM scratch"}}});
+        refused_source(kaniko, method, enforced, &source, &[])
+    }
+
+    fn refused_source(
+        kaniko: &str,
+        method: &str,
+        enforced: Option<&str>,
+        source: &Value,
+        insecure: &[Protocol],
+    ) -> Option<(Reason, String)> {
         let image = |name: &str| format!("registry.test/{name}:1");
         let images = Images {
             operator: image("operator"),
@@ -32,15 +61,50 @@ mod tests {
             buildkit: image("buildkit"),
             container: image("buildah"),
         };
-        let spec = serde_json::from_value(serde_json::json!({
+        let settings = jobs::Settings {
+            images,
+            sources: jobs::source::Settings { insecure_protocols: insecure.to_vec(), mebibytes: 1 },
+            ..jobs::Settings::default()
+        };
+        let spec = serde_json::from_value(json!({
             "method": method,
-            "source": {"inline": {"files": {"Dockerfile": "FROM scratch"}}},
+            "source": source,
             "output": {"image": "registry.test/a/b:1"},
         }))
         .unwrap();
         let namespace =
             Namespace { name: "team-a".to_owned(), uid: "u".to_owned(), enforced: enforced.map(str::to_owned) };
-        refusal(&spec, &namespace, &images)
+        refusal(&spec, &namespace, &settings)
+    }
+
+    #[test]
+    fn an_unencrypted_protocol_is_refused_unless_this_installation_allows_it() {
+        let refused =
+            |git: Value, allowed: &[Protocol]| refused_source("", "container", None, &json!({"git": git}), allowed);
+        for (url, allowed, expected) in [
+            ("https://git.test/a.git", &[][..], None),
+            ("http://git.test/a.git", &[], Some("http is not encrypted, and this installation does not allow it")),
+            ("http://git.test/a.git", &[Protocol::Http], None),
+            ("git://git.test/a.git", &[Protocol::Http], Some("git is not encrypted")),
+            ("git://git.test/a.git", &[Protocol::Git], None),
+            ("https://me:word@git.test/a.git", &[], Some("spec.source.git.url must have no password in it")),
+            ("git@git.test:a.git", &[], Some("a source by ssh needs spec.source.git.credentialsSecret")),
+        ] {
+            let refused = refused(json!({"url": url}), allowed);
+            match expected {
+                None => assert_eq!(refused, None, "{url}"),
+                Some(sentence) => {
+                    let (reason, message) = refused.unwrap();
+                    assert_eq!(reason, Reason::InvalidSpec);
+                    assert!(message.contains(sentence), "{message}");
+                }
+            }
+        }
+        let source = json!({"url": "https://git.test/a.git", "revision": "--upload-pack=x"});
+        let (reason, message) = refused(source, &[]).unwrap();
+        assert_eq!(reason, Reason::InvalidSpec);
+        let sentence = "spec.source.git.revision must be a branch, a tag or a full commit id";
+        assert!(message.starts_with(sentence), "{message}");
     }
 
     #[test]

@@ -11,7 +11,13 @@ with ended as (
     where b.id = $1
 ),
 due as (
-    update builds set cleanup_due_at = now() + make_interval(secs => $13) where id = $1
+    update builds
+    set cleanup_due_at = now() + make_interval(secs => $13),
+        git_commit = $14,
+        git_branch = $15,
+        git_author = $16,
+        git_message = $17
+    where id = $1
 ),
 artifact as (
     insert into build_artifacts (id, build_id, project_id, artifact_type, artifact_name, artifact_location,

@@ -55,4 +55,21 @@ git_server_up() {
 	ready git-server 10 curl -sS -o /dev/null "$GIT_URL/"
 }
 
+# What examples/git.yaml builds: one commit, always the same for the same files.
+example_repository_up() {
+	local work url="$GIT_URL/git/greeting.git"
+	local -a plain=(env GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_COMMITTER_DATE='2026-01-01T00:00:00Z' GIT_AUTHOR_DATE='2026-01-01T00:00:00Z'
+		git -c user.name='Image Factory' -c user.email=examples@image-factory.invalid)
+	work=$(mktemp -d)
+	cp -R "$CLONE/examples/from-git/." "$work"
+	"${plain[@]}" -C "$work" init -q -b main
+	"${plain[@]}" -C "$work" add .
+	"${plain[@]}" -C "$work" commit -qm "Greet from a Git server"
+	if [[ $("${plain[@]}" ls-remote "$url" refs/tags/v1 2>/dev/null | cut -f1) != $("${plain[@]}" -C "$work" rev-parse HEAD) ]]; then
+		say "pushing examples/from-git to $url"
+		"${plain[@]}" -C "$work" push -qf "$url" HEAD:main HEAD:refs/tags/v1
+	fi
+	rm -rf "$work"
+}
+
 git_server_down() { halt git-server; }

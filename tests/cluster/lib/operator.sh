@@ -56,6 +56,7 @@ values() {
 			image: {repository: "$REGISTRY/image-factory", tag: "$OPERATOR_TAG"}
 			database: {existingSecret: $DATABASE_SECRET}
 			insecureRegistries: ["$REGISTRY"]
+			sources: {insecureProtocols: [http]}
 			builders:
 			  buildx: {image: "$REGISTRY/buildx:${BUILDX_VERSION#v}"}
 			  buildkit: {image: "$REGISTRY/buildkit:${BUILDKIT_VERSION#v}"}

@@ -24,6 +24,7 @@ packages_missing() {
 		jq jq
 		lighttpd lighttpd
 		openssh-client ssh
+		openssh-server sshd
 		openssl openssl
 		postgresql /usr/lib/postgresql/*/bin/postgres
 		procps ps

@@ -41,6 +41,7 @@ fn files(entries: &[(&str, &str)]) -> Value {
 /// All rows.
 pub fn cases() -> Vec<Case> {
     let mut cases = names_and_sources();
+    cases.extend(git_sources());
     cases.extend(paths_and_values());
     cases.extend(outputs_and_caches());
     cases.extend(limits_of_a_run());
@@ -68,10 +69,7 @@ fn names_and_sources() -> Vec<Case> {
         build(
             json!({}),
             json!({"source": {"git": {"url": "https://git.example.com/shop/web.git"}}}),
-            [
-                "spec.source must have exactly one of git and inline",
-                "spec.source.git is not available in this version; remove it",
-            ],
+            ["spec.source must have exactly one of git and inline"],
         ),
         build(
             json!({}),
@@ -105,6 +103,51 @@ fn names_and_sources() -> Vec<Case> {
             files(&[("a", "tab\tand\nline")]),
             files(&[("a", "nul\0")]),
             ["a file in spec.source.inline.files has a NUL character; only text can be written inline"],
+        ),
+    ]
+}
+
+fn git_sources() -> Vec<Case> {
+    const URL: &str = "spec.source.git.url must be https://host/path, ssh://user@host/path or user@host:path";
+    const PASSWORD: &str = "spec.source.git.url must have no password in it, and over https no user either; put them into the Secret that credentialsSecret names";
+    const REVISION: &str = "spec.source.git.revision must be a branch, a tag or a full commit id: letters, digits and ._/+@- that start with a letter, digit or `_`, without `..` or `//` and not ending with `/` or `.lock`";
+    const SSH: &str =
+        "a source by ssh needs spec.source.git.credentialsSecret, a Secret with ssh-privatekey and known_hosts";
+    const GIT: &str = "the protocol git has no credentials; remove spec.source.git.credentialsSecret";
+    let url = |url: &str| json!({"source": {"inline": null, "git": {"url": url}}});
+    let by_ssh =
+        |url: &str| json!({"source": {"inline": null, "git": {"url": url, "credentialsSecret": {"name": "git"}}}});
+    let revision = |revision: &str| json!({"source": {"inline": null, "git": {"url": "https://git.example.com/shop/web.git", "revision": revision}}});
+    let longest = format!("https://git.example.com/{}", "p".repeat(2_048 - 24));
+    vec![
+        build(url("https://git.example.com:8443/shop/web.git"), url("--upload-pack=touch"), [URL]),
+        build(url("http://10.245.0.1:3080/git/web.git"), url("/srv/git/web.git"), [URL]),
+        build(url("git://mirror/web.git"), url("file:///srv/git/web.git"), [URL]),
+        build(url("https://[fd00::1]/web.git"), url("https://-host/web.git"), [URL]),
+        build(json!({}), url("ext::sh"), [URL]),
+        build(json!({}), url("https://git.example.com"), [URL]),
+        build(json!({}), url("https://git.example.com/a b"), [URL]),
+        build(by_ssh("ssh://git@git.example.com:2222/shop/web.git"), by_ssh("ssh://-oProxyCommand=x/web.git"), [URL]),
+        build(by_ssh("git@git.example.com:shop/web.git"), by_ssh("git@git.example.com:-web.git"), [URL]),
+        build(json!({}), by_ssh("git:word@git.example.com:web.git"), [URL]),
+        build(json!({}), url("https://user:word@git.example.com/web.git"), [PASSWORD]),
+        build(json!({}), url("https://token@git.example.com/web.git"), [PASSWORD]),
+        build(json!({}), by_ssh("ssh://git:word@git.example.com/web.git"), [PASSWORD]),
+        build(url(&longest), url(&format!("{longest}p")), ["Too long: may not be more than 2048 bytes", UNCHECKED]),
+        build(json!({}), url("ssh://git@git.example.com/shop/web.git"), [SSH]),
+        build(json!({}), url("git@git.example.com:shop/web.git"), [SSH]),
+        build(json!({}), by_ssh("git://mirror/web.git"), [GIT]),
+        build(revision("release/1.2+x@y"), revision("--upload-pack=x"), [REVISION]),
+        build(revision(&"0f".repeat(32)), revision("main@{1}"), [REVISION]),
+        build(json!({}), revision("a..b"), [REVISION]),
+        build(json!({}), revision("a//b"), [REVISION]),
+        build(json!({}), revision("a/"), [REVISION]),
+        build(json!({}), revision("a.lock"), [REVISION]),
+        build(json!({}), revision("a^"), [REVISION]),
+        build(
+            revision(&"r".repeat(255)),
+            revision(&"r".repeat(256)),
+            ["Too long: may not be more than 255 bytes", UNCHECKED],
         ),
     ]
 }
@@ -361,6 +404,11 @@ fn secrets_and_environment() -> Vec<Case> {
             [name_rule],
         ),
         build(
+            json!({"environment": {"CI": "\u{1}"}}),
+            json!({"environment": {"CI": "\0"}}),
+            ["a value in spec.environment has a NUL character; remove it"],
+        ),
+        build(
             json!({"environment": {"CI": "true", "HTTPS_PROXY": "http://proxy.example.com", "PATHS": "a"}}),
             json!({"environment": {"1A": "x"}}),
             [
@@ -378,11 +426,6 @@ fn secrets_and_environment() -> Vec<Case> {
 
 fn not_available_yet() -> Vec<Case> {
     vec![
-        build(
-            json!({}),
-            json!({"source": {"inline": null, "git": {"url": "https://git.example.com/shop/web.git"}}}),
-            ["spec.source.git is not available in this version; remove it"],
-        ),
         build(
             json!({}),
             json!({"ssh": {"secretRef": {"name": "deploy", "key": "ssh-privatekey"}}}),

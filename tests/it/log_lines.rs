@@ -1,0 +1,151 @@
+//! Storing a log: every byte as it was printed, each number once, lines and cursor together or not at all.
+
+use image_factory::db::{
+    Error,
+    logs::{Cursor, Line, append, cursors},
+};
+use image_factory_core::loglevel::Level;
+use jiff::Timestamp;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::attempts::{attempt, queued};
+
+fn lines(texts: &[&str]) -> Vec<Line> {
+    let at = Timestamp::from_microsecond(1_900_000_000_123_456).expect("a time");
+    texts.iter().map(|text| Line { content: (*text).to_owned(), level: Level::Info, logged_at: at }).collect()
+}
+
+fn cursor(line_number: i64) -> Cursor {
+    Cursor { container: "build".to_owned(), line_number, ..Cursor::default() }
+}
+
+async fn stored(pool: &PgPool, build: Uuid) -> sqlx::Result<Vec<(i64, String)>> {
+    sqlx::query_as("select line_number, log_content from build_logs where build_id = $1 order by line_number")
+        .bind(build)
+        .fetch_all(pool)
+        .await
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn whatever_a_build_prints_is_stored_as_it_is(pool: PgPool) -> sqlx::Result<()> {
+    let id = queued(&pool, &attempt("green", "wall")).await;
+    let hostile = [
+        "",
+        " ",
+        "\\N",
+        "\\.",
+        "\\",
+        "a\tb\\tc",
+        "two\nlines\r\nin one\r",
+        "\u{1b}[31mred\u{1b}[0m",
+        "\u{8}\u{b}\u{c}\u{7f}\u{1}",
+        "\"quoted\", 'so', $1; drop table builds; --",
+        "naïve – 日本語 – 🏭 – \u{fffd} – e\u{301}",
+        "trailing backslash \\",
+    ];
+    append(&pool, id, &lines(&hostile), &cursor(12)).await.expect("no error");
+    let long = "x".repeat(1_000_000);
+    append(&pool, id, &lines(&[&long]), &cursor(13)).await.expect("no error");
+    let mut expected: Vec<(i64, String)> = (1..).zip(hostile.map(str::to_owned)).collect();
+    expected.push((13, long));
+    assert_eq!(stored(&pool, id).await?, expected);
+    let (at, ids): (i64, i64) = sqlx::query_as(
+        "select (extract(epoch from max(logged_at)) * 1000000)::bigint, count(distinct id) from build_logs",
+    )
+    .fetch_one(&pool)
+    .await?;
+    assert_eq!((at, ids), (1_900_000_000_123_456, 13), "the time to the microsecond, and an id for each");
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_number_that_is_taken_fails_the_batch_and_moves_no_cursor(pool: PgPool) -> sqlx::Result<()> {
+    let id = queued(&pool, &attempt("green", "wall")).await;
+    let first = Cursor { last_timestamp: Some(lines(&[""])[0].logged_at), lines_at_timestamp: 3, ..cursor(3) };
+    append(&pool, id, &lines(&["one", "two", "three"]), &first).await.expect("no error");
+
+    // Another operator that had stopped at line 2.
+    let error = append(&pool, id, &lines(&["three", "four"]), &cursor(4)).await.expect_err("line 3 is taken");
+    assert!(error.to_string().contains("duplicate key"), "{error}");
+    assert_eq!(stored(&pool, id).await?.len(), 3);
+    assert_eq!(cursors(&pool, id).await.expect("no error"), std::slice::from_ref(&first));
+
+    let last = Cursor { finished: true, ..cursor(4) };
+    append(&pool, id, &lines(&["four"]), &last).await.expect("no error");
+    assert_eq!(cursors(&pool, id).await.expect("no error"), [last]);
+    assert_eq!(stored(&pool, id).await?.last(), Some(&(4, "four".to_owned())));
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_batch_that_can_not_be_stored_leaves_the_connection_usable_and_nothing_behind(
+    pool: PgPool,
+) -> sqlx::Result<()> {
+    let id = queued(&pool, &attempt("green", "wall")).await;
+    for _ in 0..10 {
+        // Postgres holds no NUL; whoever reads the log replaces it before.
+        append(&pool, id, &lines(&["fine", "a\0b"]), &cursor(2)).await.expect_err("it can't be stored");
+    }
+    assert_eq!(stored(&pool, id).await?, []);
+    assert_eq!(cursors(&pool, id).await.expect("no error"), []);
+    append(&pool, id, &lines(&["fine"]), &cursor(1)).await.expect("no error");
+    assert_eq!(stored(&pool, id).await?, [(1, "fine".to_owned())]);
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn of_two_that_follow_the_same_log_every_line_is_stored_once(pool: PgPool) -> sqlx::Result<()> {
+    const LINES: i64 = 60;
+    let id = queued(&pool, &attempt("green", "wall")).await;
+    let follow = async |batch: i64| {
+        loop {
+            // From where any operator left it, as the collector does after a failure.
+            let at = cursors(&pool, id).await.expect("no error").first().map_or(0, |cursor| cursor.line_number);
+            if at == LINES {
+                return;
+            }
+            let to = (at + batch).min(LINES);
+            let texts: Vec<String> = (at + 1..=to).map(|number| format!("line {number}")).collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            if let Err(error) = append(&pool, id, &lines(&texts), &cursor(to)).await {
+                assert!(error.to_string().contains("duplicate key"), "{error}");
+            }
+        }
+    };
+    tokio::join!(follow(1), follow(3), follow(7));
+    let expected: Vec<(i64, String)> = (1..=LINES).map(|number| (number, format!("line {number}"))).collect();
+    assert_eq!(stored(&pool, id).await?, expected);
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_cursor_comes_back_as_it_was_stored(pool: PgPool) {
+    let id = queued(&pool, &attempt("green", "wall")).await;
+    let read = lines(&["one"]);
+    let moved =
+        Cursor { last_timestamp: Some(read[0].logged_at), lines_at_timestamp: 1, bytes: 4, capped: true, ..cursor(1) };
+    append(&pool, id, &read, &moved).await.expect("no error");
+    assert_eq!(cursors(&pool, id).await.expect("no error"), [moved]);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_stale_operator_neither_moves_a_cursor_back_nor_ends_a_log_it_has_not_read(pool: PgPool) {
+    let id = queued(&pool, &attempt("green", "wall")).await;
+    append(&pool, id, &lines(&["one", "two"]), &cursor(2)).await.expect("no error");
+    for stale in [cursor(1), Cursor { finished: true, ..cursor(1) }] {
+        assert!(matches!(append(&pool, id, &[], &stale).await, Err(Error::Overtaken)));
+    }
+    assert_eq!(cursors(&pool, id).await.expect("no error"), [cursor(2)]);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_log_that_was_read_to_its_end_gets_no_more_lines(pool: PgPool) -> sqlx::Result<()> {
+    let id = queued(&pool, &attempt("green", "wall")).await;
+    let end = Cursor { finished: true, ..cursor(1) };
+    append(&pool, id, &lines(&["one"]), &end).await.expect("no error");
+    assert!(matches!(append(&pool, id, &lines(&["two"]), &cursor(2)).await, Err(Error::Overtaken)));
+    assert_eq!(cursors(&pool, id).await.expect("no error"), [end]);
+    assert_eq!(stored(&pool, id).await?, [(1, "one".to_owned())], "the lines go with the cursor");
+    Ok(())
+}
