@@ -98,7 +98,10 @@ impl Collector {
                 _ = search.tick(), if self.synced && self.search.is_empty() => {
                     self.search.spawn(search::run(self.context.clone(), self.followers.builds()));
                 }
-                Some(_) = self.search.join_next() => {}
+                Some(ended) = self.search.join_next() => if ended.is_err() {
+                    // It panicked, and is made again.
+                    self.context.metrics.failed("collector");
+                },
                 Some(Ok(pod)) = self.tasks.join_next() => self.followers.finished(&pod),
             }
         }

@@ -163,8 +163,8 @@ async fn drain(
 }
 
 /// Compares what is stored with what the agent says it wrote, and leaves a row that tells a gap.
-/// `built` is the end of the container `build`, where it is known.
-pub async fn account(log: &mut Log<'_>, ending: &Ending, built: Option<&ContainerEnd>) -> Result<(), Error> {
+/// `build` is the end of the container `build`, where it is known.
+pub async fn account(log: &mut Log<'_>, ending: &Ending, build: Option<&ContainerEnd>) -> Result<(), Error> {
     if !log.is_finished(PREPARE_CONTAINER) {
         log.finished(PREPARE_CONTAINER).await?;
     }
@@ -172,7 +172,7 @@ pub async fn account(log: &mut Log<'_>, ending: &Ending, built: Option<&Containe
         return Ok(());
     }
     let stored = log.lines_of(BUILD_CONTAINER, PREPARE_CONTAINER);
-    let gap = match (ending, built) {
+    let gap = match (ending, build) {
         // Nothing of it was started.
         (Ending::Prepare(_), _) => None,
         (_, Some(end)) => gap(end, stored, log.is_capped()),

@@ -37,19 +37,21 @@ enum Answer {
 }
 
 impl Cluster {
-    pub fn has(&self, path: &str, object: Value) {
-        self.answers(path, Answer::Object(object));
+    pub fn has(&self, path: &str, object: &Value) {
+        self.answers(path, Answer::Object(object.clone()));
     }
 
     /// What the watch of Pods shows, and what a list of a namespace's shows.
     pub fn has_pods(&self, watched: &[Value], namespace: &str, there: &[Value]) {
-        self.has("/api/v1/pods", list(watched));
-        self.has(&format!("/api/v1/namespaces/{namespace}/pods"), list(there));
+        self.has("/api/v1/pods", &list(watched));
+        self.has(&format!("/api/v1/namespaces/{namespace}/pods"), &list(there));
     }
 
     /// The log of a container that printed these lines, one a second.
     pub fn has_log(&self, namespace: &str, pod: &str, container: &str, lines: &[&str]) {
-        let text: String = (0..).zip(lines).map(|(n, line)| format!("2026-11-24T10:00:{n:02}Z {line}\n")).collect();
+        let lines: Vec<String> =
+            (0..).zip(lines).map(|(n, line)| format!("2026-11-24T10:00:{n:02}Z {line}\n")).collect();
+        let text = lines.concat();
         self.answers(
             &format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}"),
             Answer::Text(text),
@@ -57,17 +59,17 @@ impl Cluster {
     }
 
     fn answers(&self, path: &str, answer: Answer) {
-        self.0.lock().unwrap().insert(path.to_owned(), answer);
+        self.0.lock().expect("no error").insert(path.to_owned(), answer);
     }
 
     /// A context whose API server this is.
     pub async fn context(&self, pool: &PgPool) -> Context {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("no error");
+        let url = format!("http://{}", listener.local_addr().expect("no error")).parse().expect("no error");
         let router = Router::new().fallback(answer).with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let client = kube::Client::try_from(kube::Config::new(url)).unwrap();
+        let client = kube::Client::try_from(kube::Config::new(url)).expect("no error");
         let image = "registry.test/image".to_owned();
         let images = Images {
             operator: image.clone(),
@@ -81,12 +83,7 @@ impl Cluster {
             streams: client.clone(),
             pool: pool.clone(),
             recorder: Recorder::new(client, Reporter { controller: "test".to_owned(), instance: None }),
-            jobs: Arc::new(jobs::Settings {
-                images,
-                insecure_registries: Vec::new(),
-                requests: BTreeMap::new(),
-                limits: BTreeMap::new(),
-            }),
+            jobs: Arc::new(jobs::Settings { images, ..jobs::Settings::default() }),
             metrics: Metrics::default(),
             health: Health::default(),
             log_bytes: 1_000,
@@ -108,7 +105,7 @@ async fn answer(State(cluster): State<Cluster>, uri: Uri) -> Response {
     }
     let container = query.split('&').find(|pair| pair.starts_with("container="));
     let path = container.map_or_else(|| uri.path().to_owned(), |container| format!("{}?{container}", uri.path()));
-    let found = cluster.0.lock().unwrap().get(&path).cloned();
+    let found = cluster.0.lock().expect("no error").get(&path).cloned();
     match found {
         Some(Answer::Object(object)) => Json(object).into_response(),
         Some(Answer::Text(text)) => text.into_response(),

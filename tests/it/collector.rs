@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use image_factory::{collector, jobs::labels};
+use image_factory::{collector, db::queue, jobs::labels};
 use image_factory_core::{ids, report::AgentReport};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -11,47 +11,40 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    attempts::{attempt, limits, queued},
     cluster::Cluster,
-    schema::rows::{claimed, queued, two_tenants},
 };
 
 /// A running attempt of the Build `name` in `green`, whose Job was made long ago.
 async fn running(pool: &PgPool, cluster: &Cluster, name: &str) -> Uuid {
-    queued(pool, "green", name, 0, 0).await.unwrap();
-    claimed(pool, &format!("green/{name}"), "everyone").await.unwrap();
-    let path = format!("/apis/imagefactory.dev/v1alpha1/namespaces/green/builds/{name}");
-    let metadata = json!({"name": name, "namespace": "green", "uid": format!("uid-green/{name}")});
-    cluster.has(&path, json!({"apiVersion": "imagefactory.dev/v1alpha1", "kind": "Build", "metadata": metadata}));
-    cluster.has(
-        "/api/v1/namespaces/green",
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "green"}}),
-    );
-    sqlx::query_scalar(
-        "with launched as (
-             update builds set job_created_at = now() - interval '1 hour' where id = md5('green/' || $1)::uuid returning id),
-         history as (
-             insert into build_status_history (id, build_id, sequence, from_status, to_status, reason, changed_by_system, changed_at)
-             select gen_random_uuid(), id, sequence, from_status, to_status, '', true, now()
-             from launched, (values (1, null, 'queued'), (2, 'queued', 'in_progress')) as v (sequence, from_status, to_status))
-         select id from launched",
+    let attempt = attempt("green", name);
+    let id = queued(pool, &attempt).await;
+    limits(pool, 10, 10).await;
+    queue::claim(pool).await.expect("it can be claimed");
+    sqlx::query(
+        "update builds set job_created_at = now() - interval '1 hour' where id = $1 and status = 'in_progress'",
     )
-    .bind(name)
-    .fetch_one(pool)
+    .bind(id)
+    .execute(pool)
     .await
-    .unwrap()
-}
-
-fn job_name(build: &str, id: Uuid) -> String {
-    ids::job_name(build, id)
+    .expect("it runs");
+    let metadata = json!({"name": name, "namespace": "green", "uid": attempt.resource.uid});
+    cluster.has(
+        &format!("/apis/imagefactory.dev/v1alpha1/namespaces/green/builds/{name}"),
+        &json!({"apiVersion": "imagefactory.dev/v1alpha1", "kind": "Build", "metadata": metadata}),
+    );
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "green"}});
+    cluster.has("/api/v1/namespaces/green", &namespace);
+    id
 }
 
 fn has_ended_job(cluster: &Cluster, build: &str, id: Uuid, condition: &str) {
-    let name = job_name(build, id);
+    let name = ids::job_name(build, id);
     let condition =
         json!({"type": condition, "status": "True", "reason": "TheReason", "message": "the Job's own words"});
     cluster.has(
         &format!("/apis/batch/v1/namespaces/green/jobs/{name}"),
-        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "status": {"conditions": [condition]}}),
+        &json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "status": {"conditions": [condition]}}),
     );
 }
 
@@ -61,7 +54,7 @@ fn pod_of(build: &str, id: Uuid, pod: &str, status: &Value) -> Value {
         "apiVersion": "v1", "kind": "Pod", "status": status,
         "metadata": {
             "name": pod, "namespace": "green", "uid": format!("uid-{pod}"), "labels": {labels::BUILD_ID: id.to_string()},
-            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": job_name(build, id), "uid": "uid-job", "controller": true}],
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": ids::job_name(build, id), "uid": "uid-job", "controller": true}],
         },
     })
 }
@@ -91,7 +84,7 @@ async fn collect_until<T>(pool: &PgPool, cluster: &Cluster, found: impl AsyncFn(
     });
     let found = found.await.expect("it came to that in time");
     stop.cancel();
-    collector.await.unwrap();
+    collector.await.expect("no error");
     found
 }
 
@@ -103,7 +96,7 @@ async fn end(pool: &PgPool, id: Uuid) -> Option<(String, Option<i32>, String)> {
     .bind(id)
     .fetch_optional(pool)
     .await
-    .unwrap()
+    .expect("no error")
 }
 
 async fn log(pool: &PgPool, id: Uuid) -> Vec<String> {
@@ -111,12 +104,11 @@ async fn log(pool: &PgPool, id: Uuid) -> Vec<String> {
         .bind(id)
         .fetch_all(pool)
         .await
-        .unwrap()
+        .expect("no error")
 }
 
 #[sqlx::test(migrations = "./migrations")]
 async fn what_ended_while_no_operator_ran_ends_as_its_pod_says(pool: PgPool) {
-    two_tenants(&pool).await.unwrap();
     let cluster = Cluster::default();
     let id = running(&pool, &cluster, "web").await;
     has_ended_job(&cluster, "web", id, "Failed");
@@ -131,7 +123,6 @@ async fn what_ended_while_no_operator_ran_ends_as_its_pod_says(pool: PgPool) {
 
 #[sqlx::test(migrations = "./migrations")]
 async fn an_attempt_is_lost_only_when_the_cluster_has_no_pod_of_it(pool: PgPool) {
-    two_tenants(&pool).await.unwrap();
     let cluster = Cluster::default();
     let ending = running(&pool, &cluster, "ending").await;
     let lost = running(&pool, &cluster, "lost").await;
@@ -152,7 +143,6 @@ async fn an_attempt_is_lost_only_when_the_cluster_has_no_pod_of_it(pool: PgPool)
 
 #[sqlx::test(migrations = "./migrations")]
 async fn a_pod_that_is_not_of_the_attempts_job_counts_for_nothing(pool: PgPool) {
-    two_tenants(&pool).await.unwrap();
     let cluster = Cluster::default();
     let id = running(&pool, &cluster, "web").await;
     let confirmed = json!({"phase": "Succeeded", "initContainerStatuses": [ended("build", 0, "")],
@@ -175,7 +165,6 @@ async fn a_pod_that_is_not_of_the_attempts_job_counts_for_nothing(pool: PgPool) 
 
 #[sqlx::test(migrations = "./migrations")]
 async fn an_evicted_pod_whose_agent_could_still_report_has_lost_no_line(pool: PgPool) {
-    two_tenants(&pool).await.unwrap();
     let cluster = Cluster::default();
     let id = running(&pool, &cluster, "web").await;
     let mut status = built(143, 2);
@@ -190,7 +179,6 @@ async fn an_evicted_pod_whose_agent_could_still_report_has_lost_no_line(pool: Pg
 
 #[sqlx::test(migrations = "./migrations")]
 async fn a_log_over_its_cap_stays_so_whoever_reads_on(pool: PgPool) {
-    two_tenants(&pool).await.unwrap();
     let cluster = Cluster::default();
     let id = running(&pool, &cluster, "web").await;
     // Another operator has stored "one" and left out "two", which did not fit.
@@ -204,7 +192,7 @@ async fn a_log_over_its_cap_stays_so_whoever_reads_on(pool: PgPool) {
     .bind(id)
     .execute(&pool)
     .await
-    .unwrap();
+    .expect("no error");
     let pod = pod_of("web", id, "web-pod", &built(3, 3));
     cluster.has_pods(std::slice::from_ref(&pod), "green", &[]);
     cluster.has_log("green", "web-pod", "build", &["one", "two", "three"]);

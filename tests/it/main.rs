@@ -10,7 +10,6 @@ mod enqueue;
 mod git;
 mod jobs;
 mod log_lines;
-mod logs;
 mod reconcile;
 mod schema;
 mod transitions;

@@ -5,4 +5,4 @@ mod contract;
 mod integrity;
 mod partitions;
 mod queue;
-pub mod rows;
+mod rows;
