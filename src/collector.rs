@@ -1,48 +1,36 @@
 //! The collector: follows the Pod of every running attempt, stores its log as it grows, and
 //! finishes the attempt when the Pod has nothing more to come. One task a Pod; the watch tells each
-//! task what its Pod is now.
+//! task what its Pod is now. Attempts whose Pod the watch will never show are searched for, once it
+//! has shown all there are.
 
 mod finish;
 mod follow;
+mod followers;
 mod lines;
 mod log;
 mod pod;
+mod search;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use futures::TryStreamExt;
-use image_factory_core::{ids, outcome::Ending};
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,
-    api::ListParams,
     runtime::{WatchStreamExt, watcher},
 };
-use tokio::{
-    sync::watch,
-    task::{AbortHandle, JoinSet},
-};
+use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use self::followers::{Followers, Start};
 use crate::{
-    db::{self, launches},
+    db,
     jobs::labels,
-    runtime::Context,
+    runtime::{Context, health::Watch},
 };
 
 /// How often attempts without a Pod are looked for.
 const SEARCH: Duration = Duration::from_secs(15);
-/// A Job younger than this may not have its Pod yet.
-const PATIENCE_SECONDS: f64 = 20.0;
-
-/// What a task knows of its Pod.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    pub pod: Arc<Pod>,
-    /// The Pod is no longer in the cluster; `pod` is how it was last.
-    pub gone: bool,
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -54,43 +42,50 @@ pub enum Error {
     Log(#[from] std::io::Error),
 }
 
-struct Follower {
-    seen: watch::Sender<Seen>,
-    task: AbortHandle,
-}
-
 struct Collector {
     context: Context,
-    /// By the attempt's id. A finished one stays until its Pod is gone, so that it is not begun again.
-    followers: HashMap<Uuid, Follower>,
-    tasks: JoinSet<()>,
+    followers: Followers,
+    /// One a Pod, ending with its UID.
+    tasks: JoinSet<String>,
+    /// At most one.
+    search: JoinSet<()>,
+    /// Every Pod has been seen once.
+    synced: bool,
 }
 
 /// Runs until `stop`.
 pub async fn run(context: Context, stop: CancellationToken) {
-    let mut collector = Collector { context, followers: HashMap::new(), tasks: JoinSet::new() };
+    let mut collector = Collector {
+        context,
+        followers: Followers::default(),
+        tasks: JoinSet::new(),
+        search: JoinSet::new(),
+        synced: false,
+    };
     stop.run_until_cancelled(Box::pin(collector.run())).await;
 }
 
 impl Collector {
     async fn run(&mut self) {
-        let api: Api<Pod> = Api::all(self.context.streams.clone());
+        let api: Api<Pod> = Api::all(self.context.watching(Watch::Pods));
         let of_builds = watcher::Config::default().labels(labels::BUILD_ID);
         let mut events = std::pin::pin!(watcher(api, of_builds).default_backoff());
         let mut search = tokio::time::interval(SEARCH);
+        search.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Pods of a new list, to find those that went while the watch was broken.
-        let mut listed: Vec<Uuid> = Vec::new();
+        let mut listed: HashSet<String> = HashSet::new();
         loop {
             tokio::select! {
                 event = events.try_next() => match event {
                     Ok(Some(watcher::Event::Init)) => listed.clear(),
                     Ok(Some(watcher::Event::InitApply(pod))) => {
-                        listed.extend(build_id(&pod));
+                        listed.extend(pod.uid());
                         self.saw(pod, false);
                     }
                     Ok(Some(watcher::Event::InitDone)) => {
-                        self.forget_all_but(&listed);
-                        self.context.health.set_watches(true);
+                        self.followers.listed(&listed);
+                        self.synced = true;
+                        self.context.health.synced(Watch::Pods);
                     }
                     Ok(Some(watcher::Event::Apply(pod))) => self.saw(pod, false),
                     Ok(Some(watcher::Event::Delete(pod))) => self.saw(pod, true),
@@ -100,74 +95,25 @@ impl Collector {
                         self.context.metrics.failed("collector");
                     }
                 },
-                _ = search.tick() => if let Err(error) = self.end_the_lost().await {
-                    tracing::warn!(%error, "attempts without a Pod could not be looked for; it is tried again");
+                _ = search.tick(), if self.synced && self.search.is_empty() => {
+                    self.search.spawn(search::run(self.context.clone(), self.followers.builds()));
+                }
+                Some(ended) = self.search.join_next() => if ended.is_err() {
+                    // It panicked, and is made again.
                     self.context.metrics.failed("collector");
                 },
-                Some(_) = self.tasks.join_next() => {}
+                Some(Ok(pod)) = self.tasks.join_next() => self.followers.finished(&pod),
             }
         }
     }
 
     fn saw(&mut self, pod: Pod, gone: bool) {
-        let Some(id) = build_id(&pod) else { return };
-        let seen = Seen { pod: Arc::new(pod), gone };
-        match self.followers.get(&id) {
-            Some(follower) => {
-                follower.seen.send_replace(seen);
-            }
-            None => self.follow(id, seen),
-        }
-        // Its task has what it needs: the channel keeps the last value.
-        if gone && self.followers.get(&id).is_some_and(|follower| follower.task.is_finished()) {
-            self.followers.remove(&id);
+        if let Some(Start { uid, build, seen }) = self.followers.saw(pod, gone) {
+            let context = self.context.clone();
+            self.tasks.spawn(async move {
+                follow::run(context, build, seen).await;
+                uid
+            });
         }
     }
-
-    fn follow(&mut self, id: Uuid, seen: Seen) {
-        let (sender, receiver) = watch::channel(seen);
-        let task = self.tasks.spawn(follow::run(self.context.clone(), id, receiver));
-        self.followers.insert(id, Follower { seen: sender, task });
-    }
-
-    /// Pods that are not in a fresh list are gone.
-    fn forget_all_but(&mut self, listed: &[Uuid]) {
-        self.followers.retain(|id, follower| {
-            if listed.contains(id) {
-                return true;
-            }
-            let pod = follower.seen.borrow().pod.clone();
-            follower.seen.send_replace(Seen { pod, gone: true });
-            !follower.task.is_finished()
-        });
-    }
-
-    /// Attempts whose Job was made a while ago and that have no Pod: ended when the Job is gone or
-    /// has failed. All of it is asked of the API server, not of a cache: the watch may not have seen
-    /// a Pod yet, which has the log and tells the end better.
-    async fn end_the_lost(&mut self) -> Result<(), Error> {
-        self.followers.retain(|_, follower| !(follower.task.is_finished() && follower.seen.borrow().gone));
-        for id in launches::launched(&self.context.pool, PATIENCE_SECONDS).await? {
-            if self.followers.contains_key(&id) {
-                continue;
-            }
-            let Some(attempt) = launches::followed(&self.context.pool, id).await? else { continue };
-            let jobs: Api<Job> = Api::namespaced(self.context.client.clone(), &attempt.namespace);
-            let ending = match jobs.get_opt(&ids::job_name(&attempt.name, id)).await? {
-                None => Some(Ending::Gone),
-                Some(job) => pod::job_failure(&job),
-            };
-            let Some(ending) = ending else { continue };
-            let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &attempt.namespace);
-            let of_attempt = ListParams::default().labels(&format!("{}={id}", labels::BUILD_ID)).limit(1);
-            if pods.list_metadata(&of_attempt).await?.items.is_empty() {
-                follow::end_without_pod(&self.context, id, &ending).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn build_id(pod: &Pod) -> Option<Uuid> {
-    pod.labels().get(labels::BUILD_ID)?.parse().ok()
 }

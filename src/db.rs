@@ -40,6 +40,8 @@ pub enum Error {
     Sql(#[from] sqlx::Error),
     #[error("failed to read a row: {0}")]
     Row(String),
+    #[error("failed to store a log: another operator has stored more of it")]
+    Overtaken,
 }
 
 impl Error {

@@ -1,7 +1,8 @@
 //! One attempt, followed from whatever point it is at to its end.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
+use futures::FutureExt;
 use image_factory_core::{
     loglevel::Level,
     outcome::{ContainerEnd, Ending},
@@ -14,37 +15,62 @@ use kube::{Api, ResourceExt, api::LogParams};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Error, Seen, finish, log::Log, pod, pod::State};
+use super::{Error, finish, followers::Seen, log::Log, pod, pod::State};
 use crate::{
     clock,
     db::{launches, logs::Line},
-    runtime::Context,
+    runtime::{Context, metrics::Metrics},
 };
 
 /// Between tries after a failure: a broken stream, Postgres away.
 const RETRY: Duration = Duration::from_secs(1);
+/// A Pod whose follower has panicked this often is set aside.
+const PANICS: u32 = 3;
 /// What `inspect` prints at most, with room to spare (see `Inspection::encode`).
 const INSPECTION_BYTES: i64 = 4 * 1024 * 1024;
 
 /// Follows until the attempt is finished, by this task or another.
-pub async fn run(context: Context, build: Uuid, mut seen: watch::Receiver<Seen>) {
-    while let Err(error) = follow(&context, build, &mut seen).await {
-        tracing::warn!(build.id = %build, %error, "following a build was interrupted; it is taken up again");
-        context.metrics.failed("collector");
+pub async fn run(context: Context, build: Uuid, seen: watch::Receiver<Seen>) {
+    persist(&context.metrics, build, || follow(&context, build, seen.clone())).await;
+}
+
+/// Takes the work up again when it fails, and a few times when it panics.
+async fn persist<F: Future<Output = Result<(), Error>>>(metrics: &Metrics, build: Uuid, follow: impl Fn() -> F) {
+    let mut panics = 0;
+    loop {
+        match AssertUnwindSafe(follow()).catch_unwind().await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                tracing::warn!(build.id = %build, %error, "following a build was interrupted; it is taken up again");
+            }
+            // What it said stands in the log already.
+            Err(_) => panics += 1,
+        }
+        metrics.failed("collector");
+        if panics == PANICS {
+            tracing::error!(build.id = %build, "following a build panicked {PANICS} times; its Pod is set aside");
+            return;
+        }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn follow(context: &Context, build: Uuid, seen: &mut watch::Receiver<Seen>) -> Result<(), Error> {
-    match launches::followed(&context.pool, build).await? {
-        Some(attempt) if attempt.status == Status::InProgress => {}
+async fn follow(context: &Context, build: Uuid, mut seen: watch::Receiver<Seen>) -> Result<(), Error> {
+    let seen = &mut seen;
+    let attempt = match launches::followed(&context.pool, build).await? {
+        Some(attempt) if attempt.status == Status::InProgress => attempt,
         // Finished before this process began, or not one of ours.
         _ => return Ok(()),
-    }
-    let (pods, name) = {
-        let pod = &seen.borrow().pod;
-        (Api::namespaced(context.streams.clone(), &pod.namespace().unwrap_or_default()), pod.name_any())
     };
+    let (name, namespace, ours) = {
+        let pod = &seen.borrow().pod;
+        (pod.name_any(), pod.namespace().unwrap_or_default(), pod::is_of(pod, &attempt))
+    };
+    if !ours {
+        tracing::warn!(build.id = %build, namespace, pod = name, "a Pod has a build's label and is not its Job's; it is ignored");
+        return Ok(());
+    }
+    let pods = Api::namespaced(context.streams.clone(), &namespace);
     let mut log = Log::resume(context, build).await?;
     for container in [PREPARE_CONTAINER, BUILD_CONTAINER] {
         if log.is_finished(container) {
@@ -59,7 +85,8 @@ async fn follow(context: &Context, build: Uuid, seen: &mut watch::Receiver<Seen>
         }
     }
     let ending = ended(seen).await;
-    account(&mut log, &ending).await?;
+    let build_end = pod::end(&seen.borrow().pod, BUILD_CONTAINER);
+    account(&mut log, &ending, build_end.as_ref()).await?;
     let inspection = match &ending {
         Ending::Inspect { inspect, .. } if inspect.exit_code == 0 => inspection(&pods, &name).await?,
         Ending::Inspect { .. } if !log.is_finished(INSPECT_CONTAINER) => {
@@ -71,13 +98,6 @@ async fn follow(context: &Context, build: Uuid, seen: &mut watch::Receiver<Seen>
     };
     let source = pod::source(&seen.borrow().pod);
     finish::finish(context, build, &ending, inspection.as_deref(), source.as_ref()).await
-}
-
-/// Ends an attempt that has no Pod any more, and so no log that could still be read.
-pub async fn end_without_pod(context: &Context, build: Uuid, ending: &Ending) -> Result<(), Error> {
-    let mut log = Log::resume(context, build).await?;
-    account(&mut log, ending).await?;
-    finish::finish(context, build, ending, None, None).await
 }
 
 /// Waits for a container to run or end; `false` when the Pod ends without it.
@@ -143,7 +163,8 @@ async fn drain(
 }
 
 /// Compares what is stored with what the agent says it wrote, and leaves a row that tells a gap.
-async fn account(log: &mut Log<'_>, ending: &Ending) -> Result<(), Error> {
+/// `build` is the end of the container `build`, where it is known.
+pub async fn account(log: &mut Log<'_>, ending: &Ending, build: Option<&ContainerEnd>) -> Result<(), Error> {
     if !log.is_finished(PREPARE_CONTAINER) {
         log.finished(PREPARE_CONTAINER).await?;
     }
@@ -151,10 +172,11 @@ async fn account(log: &mut Log<'_>, ending: &Ending) -> Result<(), Error> {
         return Ok(());
     }
     let stored = log.lines_of(BUILD_CONTAINER, PREPARE_CONTAINER);
-    let gap = match ending {
-        Ending::Build(end) | Ending::Inspect { build: end, .. } => gap(end, stored, log.dropped),
-        Ending::Prepare(_) => None,
-        Ending::Gone | Ending::Pod { .. } => {
+    let gap = match (ending, build) {
+        // Nothing of it was started.
+        (Ending::Prepare(_), _) => None,
+        (_, Some(end)) => gap(end, stored, log.is_capped()),
+        (_, None) => {
             Some("the Pod ended before its log was read to the end: an unknown number of lines is lost".to_owned())
         }
     };
@@ -191,7 +213,22 @@ async fn inspection(pods: &Api<Pod>, pod: &str) -> Result<Option<String>, Error>
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_follower_that_panics_is_started_again_and_after_three_times_set_aside() {
+        let starts = Cell::new(0);
+        let metrics = Metrics::default();
+        let follow = async || -> Result<(), Error> {
+            starts.set(starts.get() + 1);
+            unreachable!("a test's panic");
+        };
+        persist(&metrics, Uuid::nil(), follow).await;
+        assert_eq!(starts.get(), 3);
+        assert!(metrics.text().unwrap().contains("image_factory_failures_total{part=\"collector\"} 3"));
+    }
 
     fn end(lines: u64) -> ContainerEnd {
         let report = AgentReport { lines, ..AgentReport::default() };

@@ -29,10 +29,6 @@ pub struct Log<'a> {
     cursors: Vec<Cursor>,
     /// Number of the last stored line.
     last_line: i64,
-    /// Bytes stored, to hold the cap.
-    bytes: u64,
-    /// Lines that were read and, because of the cap, not stored.
-    pub dropped: bool,
 }
 
 impl<'a> Log<'a> {
@@ -40,8 +36,12 @@ impl<'a> Log<'a> {
     pub async fn resume(context: &'a Context, build: Uuid) -> Result<Self, Error> {
         let cursors = logs::cursors(&context.pool, build).await?;
         let last_line = cursors.iter().map(|cursor| cursor.line_number).max().unwrap_or(0);
-        let bytes = if last_line == 0 { 0 } else { logs::bytes(&context.pool, build).await? };
-        Ok(Self { context, build, cursors, last_line, bytes, dropped: bytes >= context.log_bytes })
+        Ok(Self { context, build, cursors, last_line })
+    }
+
+    /// Whether lines were read and, because of the cap, not stored.
+    pub fn is_capped(&self) -> bool {
+        self.cursors.iter().any(|cursor| cursor.capped)
     }
 
     pub fn is_finished(&self, container: &str) -> bool {
@@ -117,28 +117,22 @@ impl<'a> Log<'a> {
                 cursor.lines_at_timestamp = 1;
             }
         }
-        let mut room = self.context.log_bytes.saturating_sub(self.bytes);
-        let kept = batch
-            .iter()
-            .take_while(|line| {
-                let length = line.content.len() as u64 + 1;
-                let fits = length <= room;
-                room = room.saturating_sub(length);
-                fits
-            })
-            .count();
-        if kept < batch.len() {
-            // From here on nothing is kept: a log with holes would look whole.
-            self.dropped = true;
-            self.bytes = self.context.log_bytes;
-            batch.truncate(kept);
-        } else {
-            self.bytes += batch.iter().map(|line| line.content.len() as u64 + 1).sum::<u64>();
-        }
+        // After the first line that did not fit nothing is kept: a log with holes would look whole.
+        let room = if self.is_capped() { 0 } else { self.room() };
+        let kept = fitting(batch, room);
+        cursor.capped |= kept < batch.len();
+        batch.truncate(kept);
+        cursor.bytes += batch.iter().map(bytes).sum::<i64>();
         cursor.line_number = self.last_line + i64::try_from(batch.len()).unwrap_or(0);
         self.append(batch, cursor).await?;
         batch.clear();
         Ok(())
+    }
+
+    /// Bytes that may still be stored of the attempt.
+    fn room(&self) -> i64 {
+        let stored: i64 = self.cursors.iter().map(|cursor| cursor.bytes).sum();
+        i64::try_from(self.context.log_bytes).unwrap_or(i64::MAX) - stored
     }
 
     async fn append(&mut self, lines: &[Line], cursor: &Cursor) -> Result<(), Error> {
@@ -172,6 +166,21 @@ impl<'a> Log<'a> {
         let end = |name: &str| self.cursor(name).map_or(0, |cursor| cursor.line_number);
         end(container) - end(before)
     }
+}
+
+/// How many of the lines fit, from the first on.
+fn fitting(lines: &[Line], mut room: i64) -> usize {
+    lines
+        .iter()
+        .take_while(|line| {
+            room -= bytes(line);
+            room >= 0
+        })
+        .count()
+}
+
+fn bytes(line: &Line) -> i64 {
+    i64::try_from(line.content.len() + 1).unwrap_or(i64::MAX)
 }
 
 /// The second a time is in. The client rounds to the nearest, which can be after lines not yet stored.
@@ -234,6 +243,14 @@ mod tests {
             ("2026-11-24T10:00:01Z", "2026-11-24T10:00:01Z"),
         ] {
             assert_eq!(whole_second(stored.parse().unwrap()).to_string(), begins);
+        }
+    }
+
+    #[test]
+    fn lines_fit_with_their_newline_up_to_the_first_that_does_not() {
+        let lines = ["abc", "defgh", ""].map(|text| Line { content: text.to_owned(), ..line(1) });
+        for (room, kept) in [(0, 0), (3, 0), (4, 1), (9, 1), (10, 2), (11, 3), (-5, 0)] {
+            assert_eq!(fitting(&lines, room), kept, "{room} bytes");
         }
     }
 

@@ -1,14 +1,36 @@
-//! What a Pod says about its attempt: which container runs, which has ended, how it all ended. Pure.
+//! What a Pod says about its attempt: whether it is the attempt's, which container runs, which has
+//! ended, how it all ended. Pure.
 
 use image_factory_core::{
+    ids,
     outcome::{ContainerEnd, Ending},
     pod::{BUILD_CONTAINER, BUILDKITD_CONTAINER, INSPECT_CONTAINER, PREPARE_CONTAINER},
     report::{PrepareReport, SourceFacts},
 };
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+use k8s_openapi::{
+    Resource,
+    api::{
+        batch::v1::Job,
+        core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
+use kube::ResourceExt;
+
+use crate::db::launches::Followed;
+
+/// Whether this is the Pod of the attempt's Job. A label anyone can write on a Pod of theirs, in any
+/// namespace; what such a Pod says must count for nothing.
+pub fn is_of(pod: &Pod, attempt: &Followed) -> bool {
+    let job = ids::job_name(&attempt.name, attempt.id);
+    let is_controller = |owner: &OwnerReference| {
+        owner.controller == Some(true)
+            && owner.kind == Job::KIND
+            && owner.api_version == Job::API_VERSION
+            && owner.name == job
+    };
+    pod.metadata.namespace.as_ref() == Some(&attempt.namespace) && pod.owner_references().iter().any(is_controller)
+}
 
 /// Where one container stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,19 +78,17 @@ pub fn ending(pod: &Pod) -> Option<Ending> {
         });
     }
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    match (whole, phase) {
-        (Some(whole), _) => Some(whole),
-        (None, Some("Failed")) => Some(Ending::Pod { reason: "Failed".to_owned(), message: message(pod) }),
-        _ => None,
-    }
+    // One that shall go may still run, and push, for as long as its grace period or its node's silence.
+    (phase == Some("Failed"))
+        .then(|| whole.unwrap_or_else(|| Ending::Pod { reason: "Failed".to_owned(), message: message(pod) }))
 }
 
 /// How an attempt ended whose Pod is no longer there: as the Pod last said, or without a word.
 pub fn last_ending(pod: &Pod) -> Ending {
-    ending(pod).unwrap_or(Ending::Gone)
+    ending(pod).or_else(|| whole_pod(pod)).unwrap_or(Ending::Gone)
 }
 
-/// The Pod was ended as a whole: evicted, over its deadline, its node lost.
+/// The Pod was, or is being, ended as a whole: evicted, over its deadline, its node lost.
 fn whole_pod(pod: &Pod) -> Option<Ending> {
     let status = pod.status.as_ref()?;
     if status.phase.as_deref() == Some("Failed")
@@ -90,18 +110,18 @@ fn whole_pod(pod: &Pod) -> Option<Ending> {
     Some(Ending::Pod { reason: reason.to_owned(), message })
 }
 
-/// A Job that failed without our having seen its Pod.
-pub fn job_failure(job: &Job) -> Option<Ending> {
-    let failed = job
-        .status
-        .as_ref()?
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "Failed" && condition.status == "True")?;
+/// How an attempt ended that has no Pod, by its Job (`None`: that is gone, too); `None` while a Pod
+/// may still come.
+pub fn ending_without_pod(job: Option<&Job>) -> Option<Ending> {
+    let Some(job) = job else { return Some(Ending::Gone) };
+    let conditions = job.status.as_ref()?.conditions.iter().flatten();
+    let end = conditions
+        .filter(|condition| condition.status == "True")
+        .find(|condition| condition.type_ == "Failed" || condition.type_ == "Complete")?;
+    let said = end.message.as_deref().or(end.reason.as_deref()).unwrap_or(&end.type_);
     Some(Ending::Pod {
-        reason: failed.reason.clone().unwrap_or_else(|| "Failed".to_owned()),
-        message: failed.message.clone().unwrap_or_default(),
+        reason: end.reason.clone().unwrap_or_else(|| end.type_.clone()),
+        message: format!("the Pod was gone before its end could be read; its Job says: {said}"),
     })
 }
 
@@ -119,7 +139,7 @@ fn with_sidecar(pod: &Pod, mut end: ContainerEnd) -> ContainerEnd {
     end
 }
 
-fn end(pod: &Pod, container: &str) -> Option<ContainerEnd> {
+pub fn end(pod: &Pod, container: &str) -> Option<ContainerEnd> {
     let terminated = status(pod, container)?.state.as_ref()?.terminated.as_ref()?;
     Some(ContainerEnd {
         exit_code: terminated.exit_code,
@@ -151,6 +171,7 @@ fn message(pod: &Pod) -> String {
 
 #[cfg(test)]
 mod tests {
+    use image_factory_core::status::Status;
     use serde_json::{Value, json};
 
     use super::*;
@@ -232,6 +253,62 @@ mod tests {
             assert_eq!(word(ending(&pod(&status)).as_ref()), expected);
         }
         assert_eq!(last_ending(&pod(&json!({"phase": "Running"}))), Ending::Gone);
+    }
+
+    #[test]
+    fn a_pod_that_shall_go_has_not_ended_while_its_container_runs() {
+        let disrupted = json!([{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]);
+        for status in [
+            json!({"phase": "Pending", "conditions": disrupted, "initContainerStatuses": [running("prepare")]}),
+            json!({"phase": "Running", "conditions": disrupted, "initContainerStatuses": [ended("build", 0, "Completed")],
+                "containerStatuses": [running("inspect")]}),
+        ] {
+            assert_eq!(word(ending(&pod(&status)).as_ref()), "still going");
+            assert_eq!(word(Some(&last_ending(&pod(&status)))), "pod Evicted", "known once it is gone");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_an_attempts_only_as_its_jobs_in_its_namespace() {
+        let attempt = Followed {
+            id: "0190a5b2-7c3d-7e4f-8a1b-00001f3a9c2e".parse().unwrap(),
+            status: Status::InProgress,
+            namespace: "green".to_owned(),
+            name: "web".to_owned(),
+        };
+        let owned = |namespace: &str, kind: &str, name: &str, controller: bool| -> Pod {
+            let version = if kind == "Job" { "batch/v1" } else { "apps/v1" };
+            let owner =
+                json!({"apiVersion": version, "kind": kind, "name": name, "uid": "u", "controller": controller});
+            serde_json::from_value(json!({"metadata": {"namespace": namespace, "ownerReferences": [owner]}})).unwrap()
+        };
+        assert!(is_of(&owned("green", "Job", "web-1f3a9c2e", true), &attempt));
+        for other in [
+            owned("amber", "Job", "web-1f3a9c2e", true),
+            owned("green", "ReplicaSet", "web-1f3a9c2e", true),
+            owned("green", "Job", "web-00000000", true),
+            owned("green", "Job", "web-1f3a9c2e", false),
+            serde_json::from_value(json!({"metadata": {"namespace": "green"}})).unwrap(),
+        ] {
+            assert!(!is_of(&other, &attempt), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn an_attempt_without_a_pod_has_ended_when_its_job_has_or_is_gone() {
+        let job = |condition: &str| -> Job {
+            let condition = json!({"type": condition, "status": "True", "reason": "BackoffLimitExceeded"});
+            serde_json::from_value(json!({"metadata": {}, "status": {"conditions": [condition]}})).unwrap()
+        };
+        for (job, expected) in [
+            (None, "gone"),
+            (Some(job("Failed")), "pod BackoffLimitExceeded"),
+            (Some(job("Complete")), "pod BackoffLimitExceeded"),
+            (Some(job("FailureTarget")), "still going"),
+            (Some(Job::default()), "still going"),
+        ] {
+            assert_eq!(word(ending_without_pod(job.as_ref()).as_ref()), expected);
+        }
     }
 
     #[test]

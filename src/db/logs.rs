@@ -7,7 +7,7 @@ use jiff_sqlx::ToSqlx;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::Result;
+use super::{Error, Result};
 use crate::{clock, failpoint};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,13 +30,17 @@ pub struct Cursor {
     pub line_number: i64,
     /// The container has ended and all of its log has been read.
     pub finished: bool,
+    /// Bytes stored of this container, a newline for each line.
+    pub bytes: i64,
+    /// Lines of this container were read and, because of the cap, not stored.
+    pub capped: bool,
 }
 
 /// # Errors
 /// When the query fails.
 pub async fn cursors(pool: &PgPool, build: Uuid) -> Result<Vec<Cursor>> {
     let rows = sqlx::query!(
-        "select container, last_timestamp, lines_at_timestamp, line_number, finished
+        "select container, last_timestamp, lines_at_timestamp, line_number, finished, bytes, capped
          from build_log_cursors where build_id = $1",
         build
     )
@@ -50,15 +54,19 @@ pub async fn cursors(pool: &PgPool, build: Uuid) -> Result<Vec<Cursor>> {
             lines_at_timestamp: row.lines_at_timestamp,
             line_number: row.line_number,
             finished: row.finished,
+            bytes: row.bytes,
+            capped: row.capped,
         })
         .collect())
 }
 
 /// Stores lines and moves the cursor in one transaction. The lines take the numbers that end at
-/// `cursor.line_number`; a number already taken (another operator stored it) fails the whole.
+/// `cursor.line_number`; a number already taken (another operator stored it) fails the whole. A
+/// cursor never goes back, and not on from its end.
 ///
 /// # Errors
-/// When a statement fails; nothing is stored then.
+/// When a statement fails, and `Overtaken` when the stored cursor is ahead of this one; nothing is
+/// stored then.
 pub async fn append(pool: &PgPool, build: Uuid, lines: &[Line], cursor: &Cursor) -> Result<()> {
     let mut tx = pool.begin().await?;
     if !lines.is_empty() {
@@ -72,39 +80,33 @@ pub async fn append(pool: &PgPool, build: Uuid, lines: &[Line], cursor: &Cursor)
         }
         copy.finish().await?;
     }
-    sqlx::query!(
-        "insert into build_log_cursors (build_id, container, last_timestamp, lines_at_timestamp, line_number, finished)
-         values ($1, $2, $3, $4, $5, $6)
+    let moved = sqlx::query!(
+        "insert into build_log_cursors as stored (build_id, container, last_timestamp, lines_at_timestamp, line_number,
+             finished, bytes, capped)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)
          on conflict on constraint build_log_cursors_pkey do update
          set last_timestamp = excluded.last_timestamp, lines_at_timestamp = excluded.lines_at_timestamp,
-             line_number = excluded.line_number, finished = excluded.finished",
+             line_number = excluded.line_number, finished = excluded.finished, bytes = excluded.bytes,
+             capped = excluded.capped
+         where not stored.finished and stored.line_number <= excluded.line_number",
         build,
         cursor.container,
         cursor.last_timestamp.map(ToSqlx::to_sqlx) as Option<jiff_sqlx::Timestamp>,
         cursor.lines_at_timestamp,
         cursor.line_number,
-        cursor.finished
+        cursor.finished,
+        cursor.bytes,
+        cursor.capped
     )
     .execute(&mut *tx)
     .await?;
+    if moved.rows_affected() == 0 {
+        return Err(Error::Overtaken);
+    }
     failpoint::statement("log.before-commit")?;
     tx.commit().await?;
     failpoint::statement("log.after-commit")?;
     Ok(())
-}
-
-/// Bytes stored of the attempt's log, a newline for each line.
-///
-/// # Errors
-/// When the query fails.
-pub async fn bytes(pool: &PgPool, build: Uuid) -> Result<u64> {
-    let bytes = sqlx::query_scalar!(
-        "select coalesce(sum(octet_length(log_content) + 1), 0)::bigint as \"bytes!\" from build_logs where build_id = $1",
-        build
-    )
-    .fetch_one(pool)
-    .await?;
-    Ok(bytes.unsigned_abs())
 }
 
 /// Rows in COPY's text format: <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2>.

@@ -5,8 +5,11 @@ use sqlx::PgPool;
 
 use super::Error;
 use crate::{
-    controllers::build::{Guarded, report},
-    crd::{Build, BuildStatus, build_status::Phase},
+    controllers::build::{
+        report,
+        watched::{Guarded, Watched},
+    },
+    crd::{BuildStatus, build_status::Phase},
     db::{
         builds,
         verify::{Broken, Checked},
@@ -26,11 +29,11 @@ pub async fn check(pool: &PgPool, client: &Client) -> Result<Checked, Error> {
     Ok(checked)
 }
 
-fn subject(build: &Build) -> String {
+fn subject(build: &Watched) -> String {
     format!("{}/{}", build.namespace().unwrap_or_default(), build.name_any())
 }
 
-fn problem(build: &Build, expected: Option<BuildStatus>) -> Option<String> {
+fn problem(build: &Watched, expected: Option<BuildStatus>) -> Option<String> {
     let Some(expected) = expected else { return Some("has no row".to_owned()) };
     let found = build.status.clone().unwrap_or_default();
     if settled(found.clone()) == settled(expected.clone()) {
@@ -64,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    fn build(status: &Value) -> Build {
+    fn build(status: &Value) -> Watched {
         serde_json::from_value(json!({
             "metadata": {"namespace": "orchard", "name": "cider"},
             "spec": {

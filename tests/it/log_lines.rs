@@ -1,6 +1,9 @@
 //! Storing a log: every byte as it was printed, each number once, lines and cursor together or not at all.
 
-use image_factory::db::logs::{self, Cursor, Line, append, cursors};
+use image_factory::db::{
+    Error,
+    logs::{Cursor, Line, append, cursors},
+};
 use image_factory_core::loglevel::Level;
 use jiff::Timestamp;
 use sqlx::PgPool;
@@ -47,8 +50,6 @@ async fn whatever_a_build_prints_is_stored_as_it_is(pool: PgPool) -> sqlx::Resul
     let mut expected: Vec<(i64, String)> = (1..).zip(hostile.map(str::to_owned)).collect();
     expected.push((13, long));
     assert_eq!(stored(&pool, id).await?, expected);
-    let bytes: u64 = expected.iter().map(|(_, text)| text.len() as u64 + 1).sum();
-    assert_eq!(logs::bytes(&pool, id).await.expect("no error"), bytes);
     let (at, ids): (i64, i64) = sqlx::query_as(
         "select (extract(epoch from max(logged_at)) * 1000000)::bigint, count(distinct id) from build_logs",
     )
@@ -115,5 +116,36 @@ async fn of_two_that_follow_the_same_log_every_line_is_stored_once(pool: PgPool)
     tokio::join!(follow(1), follow(3), follow(7));
     let expected: Vec<(i64, String)> = (1..=LINES).map(|number| (number, format!("line {number}"))).collect();
     assert_eq!(stored(&pool, id).await?, expected);
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_cursor_comes_back_as_it_was_stored(pool: PgPool) {
+    let id = queued(&pool, &attempt("green", "wall")).await;
+    let read = lines(&["one"]);
+    let moved =
+        Cursor { last_timestamp: Some(read[0].logged_at), lines_at_timestamp: 1, bytes: 4, capped: true, ..cursor(1) };
+    append(&pool, id, &read, &moved).await.expect("no error");
+    assert_eq!(cursors(&pool, id).await.expect("no error"), [moved]);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_stale_operator_neither_moves_a_cursor_back_nor_ends_a_log_it_has_not_read(pool: PgPool) {
+    let id = queued(&pool, &attempt("green", "wall")).await;
+    append(&pool, id, &lines(&["one", "two"]), &cursor(2)).await.expect("no error");
+    for stale in [cursor(1), Cursor { finished: true, ..cursor(1) }] {
+        assert!(matches!(append(&pool, id, &[], &stale).await, Err(Error::Overtaken)));
+    }
+    assert_eq!(cursors(&pool, id).await.expect("no error"), [cursor(2)]);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_log_that_was_read_to_its_end_gets_no_more_lines(pool: PgPool) -> sqlx::Result<()> {
+    let id = queued(&pool, &attempt("green", "wall")).await;
+    let end = Cursor { finished: true, ..cursor(1) };
+    append(&pool, id, &lines(&["one"]), &end).await.expect("no error");
+    assert!(matches!(append(&pool, id, &lines(&["two"]), &cursor(2)).await, Err(Error::Overtaken)));
+    assert_eq!(cursors(&pool, id).await.expect("no error"), [end]);
+    assert_eq!(stored(&pool, id).await?, [(1, "one".to_owned())], "the lines go with the cursor");
     Ok(())
 }

@@ -1,14 +1,16 @@
 //! Tests across modules, one binary, on real Git and a real Postgres: `DATABASE_URL` names a server where
 //! databases may be made, and each test has its own, migrated from nothing.
 
-mod attempts;
-
 mod architecture;
+mod attempts;
 mod claims;
+mod cluster;
+mod collector;
 mod enqueue;
 mod git;
 mod jobs;
 mod log_lines;
+mod reconcile;
 mod schema;
 mod transitions;
 mod verify;

@@ -1,0 +1,118 @@
+//! An API server that knows what a test tells it, over HTTP like the real one: for what a real
+//! cluster shows only by chance, such as a Pod that the watch has not shown yet.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::State,
+    http::{StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use image_factory::{
+    config::Images,
+    jobs,
+    runtime::{Context, health::Health, metrics::Metrics},
+};
+use kube::runtime::events::{Recorder, Reporter};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+/// How long the list of all Pods takes: whoever does not wait for it acts before it is there.
+const LIST: Duration = Duration::from_millis(500);
+
+/// Answers by path; anything else is not found.
+#[derive(Clone, Default)]
+pub struct Cluster(Arc<Mutex<BTreeMap<String, Answer>>>);
+
+#[derive(Clone)]
+enum Answer {
+    Object(Value),
+    Text(String),
+}
+
+impl Cluster {
+    pub fn has(&self, path: &str, object: &Value) {
+        self.answers(path, Answer::Object(object.clone()));
+    }
+
+    /// What the watch of Pods shows, and what a list of a namespace's shows.
+    pub fn has_pods(&self, watched: &[Value], namespace: &str, there: &[Value]) {
+        self.has("/api/v1/pods", &list(watched));
+        self.has(&format!("/api/v1/namespaces/{namespace}/pods"), &list(there));
+    }
+
+    /// The log of a container that printed these lines, one a second.
+    pub fn has_log(&self, namespace: &str, pod: &str, container: &str, lines: &[&str]) {
+        let lines: Vec<String> =
+            (0..).zip(lines).map(|(n, line)| format!("2026-11-24T10:00:{n:02}Z {line}\n")).collect();
+        let text = lines.concat();
+        self.answers(
+            &format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}"),
+            Answer::Text(text),
+        );
+    }
+
+    fn answers(&self, path: &str, answer: Answer) {
+        self.0.lock().expect("no error").insert(path.to_owned(), answer);
+    }
+
+    /// A context whose API server this is.
+    pub async fn context(&self, pool: &PgPool) -> Context {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("no error");
+        let url = format!("http://{}", listener.local_addr().expect("no error")).parse().expect("no error");
+        let router = Router::new().fallback(answer).with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let client = kube::Client::try_from(kube::Config::new(url)).expect("no error");
+        let image = "registry.test/image".to_owned();
+        let images = Images {
+            operator: image.clone(),
+            kaniko: String::new(),
+            buildx: image.clone(),
+            buildkit: image.clone(),
+            container: image,
+        };
+        Context {
+            client: client.clone(),
+            streams: client.clone(),
+            pool: pool.clone(),
+            recorder: Recorder::new(client, Reporter { controller: "test".to_owned(), instance: None }),
+            jobs: Arc::new(jobs::Settings { images, ..jobs::Settings::default() }),
+            metrics: Metrics::default(),
+            health: Health::default(),
+            log_bytes: 1_000,
+        }
+    }
+}
+
+fn list(items: &[Value]) -> Value {
+    json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": items})
+}
+
+async fn answer(State(cluster): State<Cluster>, uri: Uri) -> Response {
+    let query = uri.query().unwrap_or_default();
+    if query.contains("watch=true") {
+        return Body::from_stream(futures::stream::pending::<std::io::Result<Vec<u8>>>()).into_response();
+    }
+    if uri.path() == "/api/v1/pods" {
+        tokio::time::sleep(LIST).await;
+    }
+    let container = query.split('&').find(|pair| pair.starts_with("container="));
+    let path = container.map_or_else(|| uri.path().to_owned(), |container| format!("{}?{container}", uri.path()));
+    let found = cluster.0.lock().expect("no error").get(&path).cloned();
+    match found {
+        Some(Answer::Object(object)) => Json(object).into_response(),
+        Some(Answer::Text(text)) => text.into_response(),
+        None => {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": format!("{path} not found"), "reason": "NotFound", "code": 404});
+            (StatusCode::NOT_FOUND, Json(status)).into_response()
+        }
+    }
+}

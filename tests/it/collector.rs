@@ -1,0 +1,203 @@
+//! What the collector believes, and when it ends an attempt: on a real Postgres, against an API
+//! server that shows what each test is about.
+
+use std::time::Duration;
+
+use image_factory::{collector, db::queue, jobs::labels};
+use image_factory_core::{ids, report::AgentReport};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    attempts::{attempt, limits, queued},
+    cluster::Cluster,
+};
+
+/// A running attempt of the Build `name` in `green`, whose Job was made long ago.
+async fn running(pool: &PgPool, cluster: &Cluster, name: &str) -> Uuid {
+    let attempt = attempt("green", name);
+    let id = queued(pool, &attempt).await;
+    limits(pool, 10, 10).await;
+    queue::claim(pool).await.expect("it can be claimed");
+    sqlx::query(
+        "update builds set job_created_at = now() - interval '1 hour' where id = $1 and status = 'in_progress'",
+    )
+    .bind(id)
+    .execute(pool)
+    .await
+    .expect("it runs");
+    let metadata = json!({"name": name, "namespace": "green", "uid": attempt.resource.uid});
+    cluster.has(
+        &format!("/apis/imagefactory.dev/v1alpha1/namespaces/green/builds/{name}"),
+        &json!({"apiVersion": "imagefactory.dev/v1alpha1", "kind": "Build", "metadata": metadata}),
+    );
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "green"}});
+    cluster.has("/api/v1/namespaces/green", &namespace);
+    id
+}
+
+fn has_ended_job(cluster: &Cluster, build: &str, id: Uuid, condition: &str) {
+    let name = ids::job_name(build, id);
+    let condition =
+        json!({"type": condition, "status": "True", "reason": "TheReason", "message": "the Job's own words"});
+    cluster.has(
+        &format!("/apis/batch/v1/namespaces/green/jobs/{name}"),
+        &json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "status": {"conditions": [condition]}}),
+    );
+}
+
+/// The Pod `pod` of the attempt's Job, with its containers as given.
+fn pod_of(build: &str, id: Uuid, pod: &str, status: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "status": status,
+        "metadata": {
+            "name": pod, "namespace": "green", "uid": format!("uid-{pod}"), "labels": {labels::BUILD_ID: id.to_string()},
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": ids::job_name(build, id), "uid": "uid-job", "controller": true}],
+        },
+    })
+}
+
+fn ended(container: &str, code: i32, message: &str) -> Value {
+    json!({"name": container, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": {"exitCode": code, "reason": "Error", "message": message}}})
+}
+
+/// `build` ended with `code` and says that it printed `lines` lines.
+fn built(code: i32, lines: u64) -> Value {
+    let report = AgentReport { exit_code: code, lines, ..AgentReport::default() }.encode();
+    json!({"phase": "Pending", "initContainerStatuses": [ended("prepare", 0, ""), ended("build", code, &report)]})
+}
+
+/// Runs the collector until `found` gives something.
+async fn collect_until<T>(pool: &PgPool, cluster: &Cluster, found: impl AsyncFn() -> Option<T>) -> T {
+    let stop = CancellationToken::new();
+    let collector = tokio::spawn(collector::run(cluster.context(pool).await, stop.clone()));
+    let found = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            if let Some(found) = found().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let found = found.await.expect("it came to that in time");
+    stop.cancel();
+    collector.await.expect("no error");
+    found
+}
+
+/// Reason, exit code and sentence of an attempt that has ended.
+async fn end(pool: &PgPool, id: Uuid) -> Option<(String, Option<i32>, String)> {
+    sqlx::query_as(
+        "select failure_reason, exit_code, error_message from builds b join build_results r on r.build_id = b.id where b.id = $1",
+    )
+    .bind(id)
+    .fetch_optional(pool)
+    .await
+    .expect("no error")
+}
+
+async fn log(pool: &PgPool, id: Uuid) -> Vec<String> {
+    sqlx::query_scalar("select log_content from build_logs where build_id = $1 order by line_number")
+        .bind(id)
+        .fetch_all(pool)
+        .await
+        .expect("no error")
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn what_ended_while_no_operator_ran_ends_as_its_pod_says(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    has_ended_job(&cluster, "web", id, "Failed");
+    let pod = pod_of("web", id, "web-pod", &built(3, 2));
+    cluster.has_pods(std::slice::from_ref(&pod), "green", std::slice::from_ref(&pod));
+    cluster.has_log("green", "web-pod", "build", &["one", "two"]);
+
+    let (reason, code, _) = collect_until(&pool, &cluster, async || end(&pool, id).await).await;
+    assert_eq!((reason.as_str(), code), ("BuildFailed", Some(3)));
+    assert_eq!(log(&pool, id).await, ["one", "two"]);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn an_attempt_is_lost_only_when_the_cluster_has_no_pod_of_it(pool: PgPool) {
+    let cluster = Cluster::default();
+    let ending = running(&pool, &cluster, "ending").await;
+    let lost = running(&pool, &cluster, "lost").await;
+    let collected = running(&pool, &cluster, "collected").await;
+    has_ended_job(&cluster, "collected", collected, "Complete");
+    // Its Job was deleted, it is in its grace period, and the watch has not shown it yet.
+    let pod = pod_of("ending", ending, "ending-pod", &json!({"phase": "Running"}));
+    cluster.has_pods(&[], "green", &[pod]);
+
+    let ends = async || end(&pool, lost).await.zip(end(&pool, collected).await);
+    let (lost_end, collected_end) = collect_until(&pool, &cluster, ends).await;
+    assert_eq!(lost_end.0, "JobDeleted");
+    let sentence = "the Pod was gone before its end could be read; its Job says: the Job's own words";
+    assert_eq!((collected_end.0.as_str(), collected_end.2.as_str()), ("Internal", sentence));
+    assert!(log(&pool, lost).await[0].contains("an unknown number of lines is lost"));
+    assert_eq!(end(&pool, ending).await, None, "its Pod may still push");
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_pod_that_is_not_of_the_attempts_job_counts_for_nothing(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    let confirmed = json!({"phase": "Succeeded", "initContainerStatuses": [ended("build", 0, "")],
+        "containerStatuses": [ended("inspect", 0, "")]});
+    let mut without_owner = pod_of("web", id, "forged", &confirmed);
+    without_owner["metadata"]["ownerReferences"] = json!([]);
+    let mut elsewhere = pod_of("web", id, "elsewhere", &confirmed);
+    elsewhere["metadata"]["namespace"] = json!("amber");
+    let pod = pod_of("web", id, "web-pod", &built(3, 0));
+    cluster.has_pods(&[without_owner, elsewhere, pod.clone()], "green", &[pod]);
+    for (namespace, pod) in [("green", "forged"), ("amber", "elsewhere")] {
+        cluster.has_log(namespace, pod, "inspect", &["an inspection"]);
+        cluster.has_log(namespace, pod, "build", &["not ours"]);
+    }
+
+    let (reason, code, _) = collect_until(&pool, &cluster, async || end(&pool, id).await).await;
+    assert_eq!((reason.as_str(), code), ("BuildFailed", Some(3)));
+    assert_eq!(log(&pool, id).await, Vec::<String>::new());
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn an_evicted_pod_whose_agent_could_still_report_has_lost_no_line(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    let mut status = built(143, 2);
+    (status["phase"], status["reason"]) = (json!("Failed"), json!("Evicted"));
+    let pod = pod_of("web", id, "web-pod", &status);
+    cluster.has_pods(std::slice::from_ref(&pod), "green", &[]);
+    cluster.has_log("green", "web-pod", "build", &["one", "two"]);
+
+    let (reason, ..) = collect_until(&pool, &cluster, async || end(&pool, id).await).await;
+    assert_eq!((reason.as_str(), log(&pool, id).await), ("Evicted", vec!["one".to_owned(), "two".to_owned()]));
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_log_over_its_cap_stays_so_whoever_reads_on(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    // Another operator has stored "one" and left out "two", which did not fit.
+    sqlx::query(
+        "with line as (
+             insert into build_logs (id, build_id, line_number, log_content, log_level, logged_at)
+             values (gen_random_uuid(), $1, 1, 'one', 'INFO', '2026-11-24 10:00:00Z'))
+         insert into build_log_cursors (build_id, container, last_timestamp, lines_at_timestamp, line_number, finished, bytes, capped)
+         values ($1, 'prepare', null, 0, 0, true, 0, false), ($1, 'build', '2026-11-24 10:00:01Z', 1, 1, false, 4, true)",
+    )
+    .bind(id)
+    .execute(&pool)
+    .await
+    .expect("no error");
+    let pod = pod_of("web", id, "web-pod", &built(3, 3));
+    cluster.has_pods(std::slice::from_ref(&pod), "green", &[]);
+    cluster.has_log("green", "web-pod", "build", &["one", "two", "three"]);
+
+    collect_until(&pool, &cluster, async || end(&pool, id).await).await;
+    let sentence = "2 more lines were printed and not stored: the log is over its size limit";
+    assert_eq!(log(&pool, id).await, ["one", sentence]);
+}
