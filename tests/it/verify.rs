@@ -31,6 +31,7 @@ async fn succeed(pool: &PgPool, build: Uuid) {
         lines_at_timestamp: 1,
         line_number,
         finished: true,
+        ..Cursor::default()
     };
     logs::append(pool, build, &[line("source")], &cursor("prepare", 1)).await.expect("stores");
     logs::append(pool, build, &[line("one"), line("two")], &cursor("build", 3)).await.expect("stores");
