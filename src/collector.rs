@@ -23,7 +23,11 @@ use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::followers::{Followers, Start};
-use crate::{db, jobs::labels, runtime::Context};
+use crate::{
+    db,
+    jobs::labels,
+    runtime::{Context, health::Watch},
+};
 
 /// How often attempts without a Pod are looked for.
 const SEARCH: Duration = Duration::from_secs(15);
@@ -63,7 +67,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
 
 impl Collector {
     async fn run(&mut self) {
-        let api: Api<Pod> = Api::all(self.context.streams.clone());
+        let api: Api<Pod> = Api::all(self.context.watching(Watch::Pods));
         let of_builds = watcher::Config::default().labels(labels::BUILD_ID);
         let mut events = std::pin::pin!(watcher(api, of_builds).default_backoff());
         let mut search = tokio::time::interval(SEARCH);
@@ -81,7 +85,7 @@ impl Collector {
                     Ok(Some(watcher::Event::InitDone)) => {
                         self.followers.listed(&listed);
                         self.synced = true;
-                        self.context.health.set_watches(true);
+                        self.context.health.synced(Watch::Pods);
                     }
                     Ok(Some(watcher::Event::Apply(pod))) => self.saw(pod, false),
                     Ok(Some(watcher::Event::Delete(pod))) => self.saw(pod, true),
@@ -95,7 +99,8 @@ impl Collector {
                     self.search.spawn(search::run(self.context.clone(), self.followers.builds()));
                 }
                 Some(ended) = self.search.join_next() => if ended.is_err() {
-                    // It panicked, and is made again.
+                    // It is made again.
+                    self.context.metrics.panicked("collector");
                     self.context.metrics.failed("collector");
                 },
                 Some(Ok(pod)) = self.tasks.join_next() => self.followers.finished(&pod),

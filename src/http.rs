@@ -17,17 +17,24 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 pub fn router(health: Health, metrics: Metrics) -> Router {
     Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(live).with_state(health.clone()))
         .route("/readyz", get(ready).with_state(health))
         .route("/metrics", get(serve_metrics).with_state(metrics))
 }
 
+async fn live(State(health): State<Health>) -> (StatusCode, String) {
+    answer("silent", &health.silent())
+}
+
 async fn ready(State(health): State<Health>) -> (StatusCode, String) {
-    let missing = health.missing();
-    if missing.is_empty() {
+    answer("not ready", &health.missing())
+}
+
+fn answer(what: &str, wrong: &[&str]) -> (StatusCode, String) {
+    if wrong.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", ")))
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{what}: {}\n", wrong.join(", ")))
     }
 }
 
@@ -61,7 +68,6 @@ mod tests {
     #[tokio::test]
     async fn a_process_without_its_database_is_live_but_not_ready() {
         let health = Health::default();
-        health.set_watches(true);
         assert_eq!(status(&health, "/livez").await, StatusCode::OK);
         assert_eq!(status(&health, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
         health.set_database(true);

@@ -9,7 +9,7 @@ pub mod shutdown;
 
 use std::sync::Arc;
 
-use kube::runtime::events::Recorder;
+use kube::{Client, runtime::events::Recorder};
 use sqlx::PgPool;
 
 use crate::jobs;
@@ -18,9 +18,9 @@ use crate::jobs;
 #[derive(Clone)]
 pub struct Context {
     /// For requests that are answered at once: one that is not is an error after some seconds.
-    pub client: kube::Client,
+    pub client: Client,
     /// For watches and logs, which may be silent for as long as they like.
-    pub streams: kube::Client,
+    pub streams: Client,
     pub pool: PgPool,
     pub recorder: Recorder,
     pub jobs: Arc<jobs::Settings>,
@@ -28,4 +28,23 @@ pub struct Context {
     pub health: health::Health,
     /// Bytes of log kept for one attempt.
     pub log_bytes: u64,
+}
+
+impl Context {
+    /// A client for one watch. A watch is asked for anew every five minutes at the latest, also where
+    /// nothing happens: each answer is its sign of life.
+    pub fn watching(&self, watch: health::Watch) -> Client {
+        let (streams, health) = (self.streams.clone(), self.health.clone());
+        let heard = tower::service_fn(move |request| {
+            let (streams, health) = (streams.clone(), health.clone());
+            async move {
+                let response = streams.send(request).await?;
+                if response.status().is_success() {
+                    health.heard(watch);
+                }
+                Ok::<_, kube::Error>(response)
+            }
+        });
+        Client::new(heard, self.streams.default_namespace())
+    }
 }

@@ -23,12 +23,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    collector, config, controllers,
-    controllers::build::Controlled,
-    db, dispatcher, http, jobs,
+    collector, config, controllers, db, dispatcher, http, jobs,
     runtime::{
         Context,
-        health::{self, Health},
+        health::{self, Health, Watch},
         leader::{self, Leadership},
         listener,
         metrics::Metrics,
@@ -98,10 +96,8 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
     });
 
     parts.spawn(health::watch_database(context.pool.clone(), context.health.clone(), stop.clone()));
-    // A standby has nothing to watch.
-    context.health.set_watches(true);
     if let Some(leadership) = stop.run_until_cancelled(lead(&context, &config)).await {
-        context.health.set_watches(false);
+        context.health.lead();
         parts.spawn(leader::hold(leadership, stop.clone()));
         start(&mut parts, &context, &config, &stop);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "this operator leads");
@@ -143,36 +139,34 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
     parts.spawn(dispatcher::run(context.clone(), wake, stop.clone()));
     parts.spawn(collector::run(context.clone(), stop.clone()));
 
-    let (namespaces, watch) = namespaces(context.streams.clone());
+    parts.spawn(controllers::build::run(context.clone(), rows_changed, stop.clone()));
+    let (namespaces, watch) = namespaces(context);
     parts.spawn(stopped_by(stop.clone(), watch));
-    let (context, stop) = (context.clone(), stop.clone());
-    let ready = namespaces.clone();
-    parts.spawn(async move {
-        // Both need to know every namespace.
-        let synced = stop.run_until_cancelled(async { ready.wait_until_ready().await }).await;
-        if !matches!(synced, Some(Ok(()))) {
-            return;
-        }
-        let controlled = Arc::new(Controlled { context: context.clone(), namespaces: namespaces.clone() });
-        tokio::join!(
-            controllers::build::run(controlled, rows_changed, stop.clone()),
-            controllers::policies::run(context, namespaces, stop),
-        );
-    });
+    parts.spawn(policies(context.clone(), namespaces, stop.clone()));
+}
+
+/// A policy is its namespace's: it waits until all namespaces are known.
+async fn policies(context: Context, namespaces: Namespaces, stop: CancellationToken) {
+    let known = stop.run_until_cancelled(namespaces.wait_until_ready()).await;
+    if matches!(known, Some(Ok(()))) {
+        controllers::policies::run(context, namespaces, stop).await;
+    }
 }
 
 type Namespaces = Store<PartialObjectMeta<Namespace>>;
 
-fn namespaces(client: Client) -> (Namespaces, impl Future<Output = ()> + Send) {
+fn namespaces(context: &Context) -> (Namespaces, impl Future<Output = ()> + Send + use<>) {
     let (store, writer) = reflector::store();
-    let watch = watcher(Api::<PartialObjectMeta<Namespace>>::all(client), watcher::Config::default())
-        .default_backoff()
-        .reflect(writer);
+    let api: Api<PartialObjectMeta<Namespace>> = Api::all(context.watching(Watch::Namespaces));
+    let watch = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
+    let health = context.health.clone();
     let drained = async move {
         let mut watch = std::pin::pin!(watch);
         while let Some(event) = watch.next().await {
-            if let Err(error) = event {
-                tracing::warn!(%error, "the watch of namespaces broke; it is made again");
+            match event {
+                Ok(watcher::Event::InitDone) => health.synced(Watch::Namespaces),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "the watch of namespaces broke; it is made again"),
             }
         }
     };

@@ -1,36 +1,42 @@
-//! The controller of Builds. A reconcile reads as its five steps: load what is known, validate the
-//! spec (a refusal is a value), plan (pure), apply the plan to Postgres, report the newest row as
-//! the status. No finalizer: a deletion is seen by the watch at once, and by the sweep later.
+//! The controller of Builds. A reconcile reads as its steps: plan from what the watch and the rows say
+//! (pure); where something is to be done, load it live, validate it (a refusal is a value), plan again
+//! and apply the plan to Postgres; report the newest row as the status. No finalizer: a deletion is
+//! seen by the watch at once, and by the sweep later.
 
 pub mod apply;
+pub mod deleted;
 pub mod load;
 pub mod plan;
 pub mod report;
+pub mod set_aside;
+pub mod text;
 pub mod validate;
+pub mod watched;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt};
-use image_factory_core::reason::Reason;
-use k8s_openapi::api::core::v1::Namespace;
+use futures::StreamExt;
 use kube::{
-    Api, ResourceExt,
-    core::{DeserializeGuard, PartialObjectMeta},
+    Api, Resource, ResourceExt,
     runtime::{
-        Controller, Predicate, WatchStreamExt,
+        Controller, WatchStreamExt,
         controller::{Action, Config},
-        predicates,
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, ObjectRef},
         watcher,
     },
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{crd::Build, db, runtime::Context};
-
-/// An object that can't be read as a Build stops nothing but itself.
-pub type Guarded = DeserializeGuard<Build>;
+use self::{
+    plan::{Desired, Plan},
+    set_aside::SetAside,
+    watched::{Guarded, Watched},
+};
+use crate::{
+    db,
+    runtime::{Context, health::Watch},
+};
 
 /// Reconciles that may run at once; below the size of the pool.
 const CONCURRENCY: u16 = 16;
@@ -39,7 +45,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 pub struct Controlled {
     pub context: Context,
-    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    pub set_aside: SetAside,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,10 +54,6 @@ pub enum Error {
     Db(#[from] db::Error),
     #[error("failed to reach the API server: {0}")]
     Kube(#[from] kube::Error),
-    #[error("failed to read the Build: {0}")]
-    Unreadable(String),
-    #[error("failed to find namespace {0} in the watch of namespaces")]
-    NamespaceUnknown(String),
     #[error("failed to write the spec as JSON: {0}")]
     Json(#[from] serde_json::Error),
     #[error("the reconcile panicked")]
@@ -59,94 +61,97 @@ pub enum Error {
 }
 
 /// Runs until `stop`. `changed` names Builds whose rows have changed.
-pub async fn run(
-    controlled: Arc<Controlled>,
-    changed: mpsc::UnboundedReceiver<(String, String)>,
-    stop: CancellationToken,
-) {
-    let api: Api<Guarded> = Api::all(controlled.context.streams.clone());
+pub async fn run(context: Context, changed: mpsc::UnboundedReceiver<(String, String)>, stop: CancellationToken) {
+    let controlled = Arc::new(Controlled { context: context.clone(), set_aside: SetAside::default() });
+    let api: Api<Guarded> = Api::all(context.watching(Watch::Builds));
     let (store, writer) = reflector::store();
-    let deletions = controlled.clone();
+    let (gone, deletions) = mpsc::unbounded_channel();
+    let (seen, again) = (controlled.clone(), gone.clone());
     let objects = watcher(api, watcher::Config::default())
         .default_backoff()
-        .modify(forget_managed_fields)
+        // What could not be read has kept its metadata whole.
+        .modify(|build| watched::forget_the_rest(build.meta_mut()))
         .reflect(writer)
-        .then(move |event| {
-            let controlled = deletions.clone();
-            async move {
-                if let Ok(watcher::Event::Delete(build)) = &event {
-                    deleted(&controlled, build).await;
-                }
-                event
+        .inspect(move |event| match event {
+            Ok(watcher::Event::InitDone) => seen.context.health.synced(Watch::Builds),
+            Ok(watcher::Event::Delete(build)) => {
+                let uid = build.uid().unwrap_or_default();
+                seen.set_aside.forget(&uid);
+                // Its receiver lives as long as this stream.
+                let _ = gone.send(uid);
             }
+            _ => {}
         })
         .applied_objects()
-        .predicate_filter(
-            predicates::generation.combine(predicates::annotations),
-            kube::runtime::PredicateConfig::default(),
-        );
+        .predicate_filter(watched::asked, kube::runtime::PredicateConfig::default());
     let wakes = futures::stream::unfold(changed, |mut changed| async {
         let (namespace, name) = changed.recv().await?;
         Some((ObjectRef::new(&name).within(&namespace), changed))
     });
-    Controller::for_stream(objects, store)
+    let reconciles = Controller::for_stream(objects, store)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_on(wakes)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, on_error, controlled)
-        .for_each(|_| futures::future::ready(()))
-        .await;
-}
-
-/// Nobody reads them from the store, and they are the larger part of many objects.
-fn forget_managed_fields(build: &mut Guarded) {
-    if let Ok(build) = &mut build.0 {
-        build.metadata.managed_fields = None;
+        .for_each(|_| futures::future::ready(()));
+    tokio::select! {
+        () = reconciles => {}
+        () = deleted::cancel(&context, again, deletions) => {}
     }
 }
 
 /// A panic in one reconcile is that object's error, not the operator's end.
-async fn reconcile(build: Arc<Guarded>, controlled: Arc<Controlled>) -> Result<Action, Error> {
-    AssertUnwindSafe(reconcile_build(build, controlled)).catch_unwind().await.unwrap_or(Err(Error::Panicked))
+pub async fn reconcile(build: Arc<Guarded>, controlled: Arc<Controlled>) -> Result<Action, Error> {
+    if controlled.set_aside.holds(&build) {
+        return Ok(Action::await_change());
+    }
+    let outcome = controlled.set_aside.guard(&build, reconcile_build(&build, &controlled.context)).await;
+    outcome.unwrap_or(Err(Error::Panicked))
 }
 
-async fn reconcile_build(build: Arc<Guarded>, controlled: Arc<Controlled>) -> Result<Action, Error> {
-    let build = match &build.0 {
-        Ok(build) => build,
-        Err(error) => return Err(Error::Unreadable(error.error.clone())),
+async fn reconcile_build(build: &Guarded, context: &Context) -> Result<Action, Error> {
+    let watched = match &build.0 {
+        Ok(watched) => watched,
+        Err(error) => {
+            tracing::warn!(build.namespace = build.namespace(), build.name = build.name_any(), %error, "a Build can't be read");
+            report::unreadable(context, build, &error.error).await;
+            return Ok(Action::await_change());
+        }
     };
-    let loaded = load::load(&controlled, build).await?;
-    let refused = validate::refusal(&build.spec, &loaded.namespace, &controlled.context.jobs);
-    let plan = plan::plan(&plan::Desired::of(build)?, loaded.newest.as_ref());
-    let newest = apply::apply(&controlled, build, &loaded, plan, refused).await?;
-    report::report(&controlled.context, build, newest.as_ref()).await?;
-    // A change of the rows wakes this; the timer is for the message that was lost.
+    let newest = db::builds::newest(&context.pool, &watched.uid().unwrap_or_default()).await?;
+    let newest = if plan::plan(&watched.desired, newest.as_ref()) == Plan::Nothing {
+        report::report(context, watched, newest.as_ref()).await?;
+        newest
+    } else {
+        let Some(live) = load::live(&context.client, watched).await? else {
+            // Deleted meanwhile: the watch brings that.
+            return Ok(Action::await_change());
+        };
+        let refused =
+            text::refusal(&live.build)?.or_else(|| validate::refusal(&live.build.spec, &live.namespace, &context.jobs));
+        let plan = plan::plan(&Desired::of(&live.build)?, newest.as_ref());
+        let newest = apply::apply(&context.pool, &live, newest, plan, refused).await?;
+        report::report(context, &Watched::try_from(live.build)?, newest.as_ref()).await?;
+        newest
+    };
+    // A change of the rows wakes this; the timer is for the message that was lost, and for the place in
+    // the queue, of whose moves nobody tells.
     let live = newest.is_some_and(|newest| !newest.status.is_terminal());
     Ok(if live { Action::requeue(LOOK_AGAIN) } else { Action::await_change() })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
 fn on_error(build: Arc<Guarded>, error: &Error, controlled: Arc<Controlled>) -> Action {
-    tracing::warn!(build.namespace = build.namespace(), build.name = build.name_any(), %error, "a Build could not be reconciled");
-    controlled.context.metrics.failed("build");
-    match error {
-        // It is read again when it changes.
-        Error::Unreadable(_) => Action::await_change(),
-        _ => Action::requeue(RETRY),
+    let (namespace, name) = (build.namespace(), build.name_any());
+    let metrics = &controlled.context.metrics;
+    metrics.failed("build");
+    if matches!(error, Error::Panicked) {
+        metrics.panicked("build");
+        if controlled.set_aside.holds(&build) {
+            tracing::error!(build.namespace = namespace, build.name = name, "a Build is set aside until it changes");
+            return Action::await_change();
+        }
     }
-}
-
-/// A deleted Build cancels what of it is live; a failure here is made good by the sweep.
-async fn deleted(controlled: &Controlled, build: &Guarded) {
-    let uid = match &build.0 {
-        Ok(build) => build.uid(),
-        Err(error) => error.metadata.uid.clone(),
-    };
-    let Some(uid) = uid else { return };
-    let cancelled =
-        db::builds::request_cancel(&controlled.context.pool, &uid, Reason::Deleted, "the Build was deleted").await;
-    if let Err(error) = cancelled {
-        tracing::warn!(build.name = build.name_any(), %error, "a deleted Build could not be cancelled; the sweep will do it");
-        controlled.context.metrics.failed("build");
-    }
+    tracing::warn!(build.namespace = namespace, build.name = name, %error, "a Build could not be reconciled");
+    Action::requeue(RETRY)
 }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     crd::{BuildConcurrencyPolicy, build_concurrency_policy::BuildConcurrencyPolicyStatus},
     db::{self, policies::Policy},
-    runtime::Context,
+    runtime::{Context, health::Watch},
 };
 
 const RETRY: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ enum Error {
 
 /// Runs until `stop`.
 pub async fn run(context: Context, namespaces: Store<PartialObjectMeta<Namespace>>, stop: CancellationToken) {
-    let api: Api<BuildConcurrencyPolicy> = Api::all(context.streams.clone());
+    let api: Api<BuildConcurrencyPolicy> = Api::all(context.watching(Watch::Policies));
     let (store, writer) = reflector::store();
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff().reflect(writer));
     let mut behind = false;
@@ -50,7 +50,8 @@ pub async fn run(context: Context, namespaces: Store<PartialObjectMeta<Namespace
                 event = events.try_next() => match event {
                     // A list counts when it is whole.
                     Ok(Some(watcher::Event::Init | watcher::Event::InitApply(_))) => continue,
-                    Ok(Some(_)) => {}
+                    Ok(Some(watcher::Event::InitDone)) => context.health.synced(Watch::Policies),
+                    Ok(Some(watcher::Event::Apply(_) | watcher::Event::Delete(_))) => {}
                     Ok(None) => return,
                     Err(error) => {
                         tracing::warn!(%error, "the watch of policies broke; it is made again");

@@ -20,7 +20,7 @@ pub struct Ended {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Failure {
-    /// The part of the operator: build, policies, dispatcher, collector, a task's name.
+    /// The part of the operator: build, events, policies, dispatcher, collector, a task's name.
     pub part: &'static str,
 }
 
@@ -30,6 +30,7 @@ pub struct Metrics {
     pub builds_claimed: Counter,
     pub log_lines: Counter,
     pub failures: Family<Failure, Counter>,
+    pub panics: Family<Failure, Counter>,
     registry: Arc<Registry>,
 }
 
@@ -40,11 +41,13 @@ impl Default for Metrics {
         let builds_claimed = Counter::default();
         let log_lines = Counter::default();
         let failures = Family::default();
+        let panics = Family::default();
         registry.register("builds_ended", "Attempts that ended, by method, result and reason", builds_ended.clone());
         registry.register("builds_claimed", "Attempts claimed for a worker", builds_claimed.clone());
         registry.register("log_lines", "Log lines stored", log_lines.clone());
         registry.register("failures", "Work that failed and is tried again, by part of the operator", failures.clone());
-        Self { builds_ended, builds_claimed, log_lines, failures, registry: Arc::new(registry) }
+        registry.register("panics", "Panics that were caught, by part of the operator", panics.clone());
+        Self { builds_ended, builds_claimed, log_lines, failures, panics, registry: Arc::new(registry) }
     }
 }
 
@@ -61,6 +64,11 @@ impl Metrics {
 
     pub fn failed(&self, part: &'static str) {
         self.failures.get_or_create(&Failure { part }).inc();
+    }
+
+    /// A panic is a failure too, and a fault of the operator besides.
+    pub fn panicked(&self, part: &'static str) {
+        self.panics.get_or_create(&Failure { part }).inc();
     }
 
     /// In OpenMetrics text.

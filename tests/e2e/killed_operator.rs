@@ -14,7 +14,7 @@ use super::{
     watching,
 };
 
-const TICKS: usize = 100;
+const TICKS: usize = 250;
 
 /// The numbers of the lines `tick <number>`, whatever the builder puts before them.
 fn ticks(log: &[String]) -> Vec<usize> {
@@ -26,10 +26,13 @@ fn ticks(log: &[String]) -> Vec<usize> {
 async fn killing_the_operator_in_the_midst_of_builds_changes_nothing_in_the_end() {
     tenant("killed-operator", "privileged", async |tenant| {
         let dockerfile = format!("FROM BASE\nRUN for i in $(seq 1 {TICKS}); do echo \"tick $i\"; sleep 0.1; done\n");
-        let mut ids = Vec::new();
+        let mut builds = Vec::new();
         for method in ["buildx", "container"] {
-            let build = tenant.apply(&tenant.manifest(method, method, &dockerfile)).await;
-            ids.push(tenant.prints(&build, "tick 10").await);
+            builds.push(tenant.apply(&tenant.manifest(method, method, &dockerfile)).await);
+        }
+        let mut ids = Vec::new();
+        for build in &builds {
+            ids.push(tenant.prints(build, "tick 10").await);
         }
         let mut before = Vec::new();
         for id in &ids {

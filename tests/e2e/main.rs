@@ -16,6 +16,7 @@ mod deleted_builds;
 mod examples;
 mod failing_builds;
 mod git;
+mod hostile_objects;
 mod job_ttl;
 mod kaniko;
 mod killed_operator;

@@ -83,6 +83,18 @@ async fn a_build_cancelled_from_the_first_is_held_back_until_it_is_not() {
         let build = tenant.finished("cider", 1).await;
         assert_eq!(phase(&build), "Success");
         assert_eq!(tenant.attempts(&build).await.len(), 1);
+
+        manifest["spec"]["cancel"] = json!(true);
+        manifest["spec"]["output"]["labels"] = json!({"org.example.variety": "gala"});
+        let generation = tenant.apply(&manifest).await.metadata.generation;
+        let build = tenant
+            .until("cider", "its status to be about the new inputs", |build| {
+                build.status.as_ref().is_some_and(|status| status.observed_generation == generation)
+            })
+            .await;
+        let conditions = ["Succeeded", "Finished"].map(|kind| condition(&build, kind));
+        assert_eq!(conditions, ["Unknown", "False"].map(|word| Some(word.to_owned())), "{:#}", status(&build));
+        assert_eq!((phase(&build), &status(&build)["run"]), (Value::Null, &json!(1)));
     })
     .await;
 }

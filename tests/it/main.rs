@@ -1,9 +1,8 @@
 //! Tests across modules, one binary, on real Git and a real Postgres: `DATABASE_URL` names a server where
 //! databases may be made, and each test has its own, migrated from nothing.
 
-mod attempts;
-
 mod architecture;
+mod attempts;
 mod claims;
 mod cluster;
 mod collector;
@@ -11,5 +10,6 @@ mod enqueue;
 mod git;
 mod jobs;
 mod log_lines;
+mod reconcile;
 mod schema;
 mod transitions;

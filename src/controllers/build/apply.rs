@@ -5,45 +5,40 @@
 //! under a unique key.
 
 use image_factory_core::{reason::Reason, reference::Reference};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use serde_json::json;
+use sqlx::PgPool;
 
-use super::{Controlled, Error, load::Loaded, plan, plan::Plan};
+use super::{
+    Error,
+    load::Live,
+    plan::{Desired, Plan},
+    text,
+};
 use crate::{
     crd::{Build, BuildSpec},
     db::builds::{self, NewAttempt, NewConfig, Newest, Resource, Trigger},
 };
 
 pub async fn apply(
-    controlled: &Controlled,
-    build: &Build,
-    loaded: &Loaded,
+    pool: &PgPool,
+    live: &Live,
+    newest: Option<Newest>,
     plan: Plan,
     refused: Option<(Reason, String)>,
 ) -> Result<Option<Newest>, Error> {
-    let pool = &controlled.context.pool;
-    let uid = build.uid().unwrap_or_default();
+    let uid = live.build.uid().unwrap_or_default();
     match plan {
-        Plan::Nothing => return Ok(loaded.newest.clone()),
+        Plan::Nothing => return Ok(newest),
         Plan::Cancel => {
             builds::request_cancel(pool, &uid, Reason::Cancelled, "spec.cancel is true").await?;
         }
         Plan::NewRun { run } => {
-            let api: Api<Build> = Api::namespaced(controlled.context.client.clone(), &loaded.namespace.name);
-            let Some(live) = api.get_opt(&build.name_any()).await?.filter(|live| live.uid().as_ref() == Some(&uid))
-            else {
-                // Deleted meanwhile: the watch brings that.
-                return Ok(loaded.newest.clone());
-            };
-            if plan::plan(&plan::Desired::of(&live)?, loaded.newest.as_ref()) != plan || live.spec != build.spec {
-                // The watch is behind; the newer object is on its way and is reconciled in its turn.
-                return Ok(loaded.newest.clone());
-            }
-            let attempt = new_attempt(&live, loaded, run, refused)?;
+            let attempt = new_attempt(live, newest.as_ref(), run, refused)?;
             if builds::enqueue(pool, &attempt).await?.is_some() {
                 tracing::info!(
-                    build.namespace = loaded.namespace.name,
-                    build.name = build.name_any(),
+                    build.namespace = live.namespace.name,
+                    build.name = live.build.name_any(),
                     run,
                     "a run was queued"
                 );
@@ -54,30 +49,33 @@ pub async fn apply(
 }
 
 fn new_attempt(
-    build: &Build,
-    loaded: &Loaded,
+    Live { build, namespace }: &Live,
+    newest: Option<&Newest>,
     run: i32,
     refused: Option<(Reason, String)>,
 ) -> Result<NewAttempt, serde_json::Error> {
-    let desired = plan::Desired::of(build)?;
-    let output = Reference::new(&build.spec.output.image);
+    // The hash is of the spec as it is written, or one with text that no row holds would run for ever.
+    let desired = Desired::of(build)?;
+    let spec: BuildSpec = serde_json::from_value(text::storable_json(serde_json::to_value(&build.spec)?))?;
+    let output = Reference::new(&spec.output.image);
     Ok(NewAttempt {
-        tenant_uid: loaded.namespace.uid.clone(),
+        tenant_uid: namespace.uid.clone(),
         resource: Resource {
-            namespace: loaded.namespace.name.clone(),
+            namespace: namespace.name.clone(),
             name: build.name_any(),
             uid: build.uid().unwrap_or_default(),
             generation: build.metadata.generation.unwrap_or_default(),
         },
-        project: build.spec.project.clone(),
+        project: spec.project.clone(),
         repository: output.repository.to_owned(),
         tag: output.tag.to_owned(),
         run,
         attempt: 1,
         inputs_hash: desired.inputs_hash,
-        observed_rerun: desired.rerun,
-        priority: build.spec.priority,
-        config: config(&build.spec)?,
+        // A value that was taken away is remembered: to put it back is no change either.
+        observed_rerun: desired.rerun.or_else(|| newest?.observed_rerun.clone()),
+        priority: spec.priority,
+        config: config(&spec)?,
         trigger: Trigger { kind: "manual", source: field_manager(build), user: None },
         refused,
     })

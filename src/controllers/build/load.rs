@@ -1,13 +1,12 @@
-//! What a reconcile knows: the Build from its watch, its namespace, its newest attempt.
+//! What a reconcile acts on: the Build and its namespace as the API server has them now. Nothing is
+//! done from a cache: it may know another spec, another `cancel`, another label.
 
 use image_factory_core::pod_security::ENFORCE_LABEL;
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use k8s_openapi::api::core::v1;
+use kube::{Api, Client, ResourceExt};
 
-use super::{Controlled, Error};
-use crate::{
-    crd::Build,
-    db::builds::{self, Newest},
-};
+use super::{Error, watched::Watched};
+use crate::crd::Build;
 
 /// The tenant, and what it allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,25 +18,23 @@ pub struct Namespace {
 }
 
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct Live {
+    pub build: Build,
     pub namespace: Namespace,
-    pub newest: Option<Newest>,
 }
 
-pub async fn load(controlled: &Controlled, build: &Build) -> Result<Loaded, Error> {
-    let name = build.namespace().unwrap_or_default();
-    let namespace = controlled
-        .namespaces
-        .get(&ObjectRef::new(&name))
-        .and_then(|namespace| {
-            Some(Namespace {
-                uid: namespace.uid()?,
-                enforced: namespace.labels().get(ENFORCE_LABEL).cloned(),
-                name: name.clone(),
-            })
-        })
-        .ok_or(Error::NamespaceUnknown(name))?;
-    let uid = build.uid().unwrap_or_default();
-    let newest = builds::newest(&controlled.context.pool, &uid).await?;
-    Ok(Loaded { namespace, newest })
+/// `None` where the Build is gone, or another of its name has taken its place.
+///
+/// The namespace is read first: the Build was there before and is there after, so its namespace was
+/// not another in between.
+pub async fn live(client: &Client, watched: &Watched) -> Result<Option<Live>, Error> {
+    let name = watched.namespace().unwrap_or_default();
+    let namespaces: Api<v1::Namespace> = Api::all(client.clone());
+    let namespace = namespaces.get_metadata_opt(&name).await?.and_then(|namespace| {
+        let enforced = namespace.labels().get(ENFORCE_LABEL).cloned();
+        Some(Namespace { uid: namespace.uid()?, name: name.clone(), enforced })
+    });
+    let builds: Api<Build> = Api::namespaced(client.clone(), &name);
+    let build = builds.get_opt(&watched.name_any()).await?.filter(|build| build.uid() == watched.uid());
+    Ok(namespace.zip(build).map(|(namespace, build)| Live { build, namespace }))
 }

@@ -3,6 +3,7 @@
 use image_factory_core::inputs;
 use kube::ResourceExt;
 
+use super::text;
 use crate::{crd::Build, db::builds::Newest};
 
 /// A new value of this annotation is a new run; taking it away is no change.
@@ -22,7 +23,8 @@ impl Desired {
     pub fn of(build: &Build) -> Result<Self, serde_json::Error> {
         Ok(Self {
             inputs_hash: inputs::hash(&serde_json::to_value(&build.spec)?),
-            rerun: build.annotations().get(RERUN).cloned(),
+            // As a row would hold it, or it would differ from its row for ever.
+            rerun: build.annotations().get(RERUN).map(|rerun| text::storable(rerun)),
             cancel: build.spec.cancel,
         })
     }
@@ -41,18 +43,23 @@ pub enum Plan {
 
 pub fn plan(desired: &Desired, newest: Option<&Newest>) -> Plan {
     let Some(newest) = newest else {
-        // Cancelled from the first: held back until it is not.
         return if desired.cancel { Plan::Nothing } else { Plan::NewRun { run: 1 } };
     };
     if desired.cancel {
         let live = !newest.status.is_terminal() && !newest.cancel_requested;
         return if live { Plan::Cancel } else { Plan::Nothing };
     }
-    let asked_again = desired.rerun.is_some() && desired.rerun != newest.observed_rerun;
-    if asked_again || desired.inputs_hash != newest.inputs_hash {
-        return Plan::NewRun { run: newest.run + 1 };
-    }
-    Plan::Nothing
+    if asks_for_more(desired, newest) { Plan::NewRun { run: newest.run + 1 } } else { Plan::Nothing }
+}
+
+/// Whether `cancel` is all that keeps a new run from being made.
+pub fn is_held_back(desired: &Desired, newest: Option<&Newest>) -> bool {
+    desired.cancel && newest.is_none_or(|newest| newest.status.is_terminal() && asks_for_more(desired, newest))
+}
+
+fn asks_for_more(desired: &Desired, newest: &Newest) -> bool {
+    let again = desired.rerun.is_some() && desired.rerun != newest.observed_rerun;
+    again || desired.inputs_hash != newest.inputs_hash
 }
 
 #[cfg(test)]
@@ -108,6 +115,22 @@ mod tests {
             (desired("other", None, true), Some(newest(Status::InProgress, None, false)), Plan::Cancel),
         ] {
             assert_eq!(plan(&desired, newest.as_ref()), expected, "{desired:?} {newest:?}");
+        }
+    }
+
+    #[test]
+    fn what_cancel_alone_keeps_from_running_is_held_back() {
+        for (desired, newest, expected) in [
+            (desired("same", None, true), None, true),
+            (desired("same", None, false), None, false),
+            (desired("other", None, true), Some(newest(Status::Success, None, false)), true),
+            (desired("same", Some("b"), true), Some(newest(Status::Failed, Some("a"), false)), true),
+            (desired("same", None, true), Some(newest(Status::Success, Some("a"), false)), false),
+            (desired("same", None, true), Some(newest(Status::Cancelled, None, true)), false),
+            (desired("other", None, true), Some(newest(Status::InProgress, None, true)), false),
+            (desired("other", None, false), Some(newest(Status::Success, None, false)), false),
+        ] {
+            assert_eq!(is_held_back(&desired, newest.as_ref()), expected, "{desired:?} {newest:?}");
         }
     }
 }

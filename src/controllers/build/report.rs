@@ -13,7 +13,11 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, plan::RERUN};
+use super::{
+    Error,
+    plan::is_held_back,
+    watched::{Guarded, Watched},
+};
 use crate::{
     crd::{
         Build, BuildStatus,
@@ -24,19 +28,20 @@ use crate::{
 };
 
 const MANAGER: &str = "image-factory";
-/// Longest message of a condition (the API server's own limit is 32,768 bytes).
-const MESSAGE_CHARS: usize = 2_000;
-/// Longest line of `status.failure.logTail`: a status is no place for a log.
-const TAIL_CHARS: usize = 500;
+/// Longest message of a condition in bytes (the API server's own limit is 32,768).
+const MESSAGE_BYTES: usize = 2_048;
+/// Longest line of `status.failure.logTail` in bytes: a status is no place for a log.
+const TAIL_BYTES: usize = 512;
+/// Longest note of an Event in bytes, as the API server has it.
+const NOTE_BYTES: usize = 1_024;
+/// Places of the queue whose moves are told; whoever is further back knows what holds it back.
+const TOLD_PLACES: i64 = 10;
 
 /// Patches the status and publishes an Event, each only where something has changed.
-pub async fn report(context: &Context, build: &Build, newest: Option<&Newest>) -> Result<(), Error> {
-    let status = match newest {
-        Some(newest) => projection(build, newest),
-        None if build.spec.cancel => held_back(build),
-        None => return Ok(()),
-    };
-    if build.status.as_ref() == Some(&status) {
+pub async fn report(context: &Context, build: &Watched, newest: Option<&Newest>) -> Result<(), Error> {
+    let Some(status) = status(build, newest) else { return Ok(()) };
+    let before = build.status.as_ref();
+    if before.is_some_and(|before| is_told(before, &status)) {
         return Ok(());
     }
     let api: Api<Build> = Api::namespaced(context.client.clone(), &build.namespace().unwrap_or_default());
@@ -49,22 +54,77 @@ pub async fn report(context: &Context, build: &Build, newest: Option<&Newest>) -
         Err(kube::Error::Api(error)) if error.code == 404 => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    let before = build.status.as_ref().and_then(|status| status.phase);
-    if before != status.phase
-        && let Some(event) = newest.and_then(|newest| event(newest, &status))
-    {
-        context.recorder.publish(&event, &build.object_ref(&())).await?;
+    if let Some(event) = newest.filter(|newest| is_news(before, newest)).and_then(event) {
+        publish(context, build, &event).await;
     }
     Ok(())
 }
 
-fn projection(build: &Build, newest: &Newest) -> BuildStatus {
+/// An object that can't be read as a Build has no status that could be written: an Event says it.
+pub async fn unreadable(context: &Context, build: &Guarded, error: &str) {
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "Unreadable".to_owned(),
+        note: Some(shortened(&format!("this operator can't read it as a Build: {error}"), NOTE_BYTES)),
+        action: "Build".to_owned(),
+        secondary: None,
+    };
+    publish(context, build, &event).await;
+}
+
+/// An Event is a courtesy: the status is written by now, and a second try of the whole would find it
+/// so and say nothing.
+async fn publish(context: &Context, object: &impl Resource<DynamicType = ()>, event: &Event) {
+    if let Err(error) = context.recorder.publish(event, &object.object_ref(&())).await {
+        let name = object.meta().name.as_deref();
+        tracing::warn!(build.name = name, event.reason = event.reason, %error, "an Event could not be published");
+        context.metrics.failed("events");
+    }
+}
+
+/// Whether a status says the same already, as far as it is worth a write: builds move in the queue all
+/// the time. A Build that waits is looked at every half a minute, so its moves are not told more often.
+fn is_told(before: &BuildStatus, now: &BuildStatus) -> bool {
+    if before == now {
+        return true;
+    }
+    let (Some(was), Some(is)) = (&before.queue, &now.queue) else { return false };
+    let near = was.position.min(is.position).is_none_or(|place| place <= TOLD_PLACES);
+    let moved = was.position != is.position && near;
+    let still = |status: &BuildStatus| {
+        let mut status = status.clone();
+        for condition in &mut status.conditions {
+            condition.message.clear();
+        }
+        BuildStatus { queue: None, ..status }
+    };
+    !moved && was.waiting_for == is.waiting_for && still(before) == still(now)
+}
+
+/// Whether the status before says another thing about where the newest attempt stands. One of the same
+/// attempt without a phase was held back, and so had told the attempt's end before.
+fn is_news(before: Option<&BuildStatus>, newest: &Newest) -> bool {
+    match before.filter(|before| before.build_id == Some(newest.id.to_string())) {
+        Some(before) => before.phase.is_some_and(|told| told != phase(newest.status)),
+        None => true,
+    }
+}
+
+/// The status of a Build whose newest attempt is this; `None` until there is something to say.
+pub fn status(build: &Watched, newest: Option<&Newest>) -> Option<BuildStatus> {
+    if is_held_back(&build.desired, newest) {
+        return Some(held_back(build, newest));
+    }
+    newest.map(|newest| projection(build, newest))
+}
+
+fn projection(build: &Watched, newest: &Newest) -> BuildStatus {
     let failed = newest.status == Status::Failed;
     let (reason, message) = wording(newest);
     let since = newest.completed_at.or(newest.started_at).unwrap_or(newest.queued_at);
     BuildStatus {
         observed_generation: build.metadata.generation,
-        observed_rerun: newest.observed_rerun.clone().or_else(|| build.annotations().get(RERUN).cloned()),
+        observed_rerun: newest.observed_rerun.clone(),
         phase: Some(phase(newest.status)),
         build_id: Some(newest.id.to_string()),
         build_number: Some(i64::from(newest.number)),
@@ -93,7 +153,7 @@ fn projection(build: &Build, newest: &Newest) -> BuildStatus {
             reason: reason.clone().unwrap_or_default(),
             message: Some(message.clone()),
             exit_code: newest.exit_code,
-            log_tail: newest.log_tail.iter().map(|line| shortened(line, TAIL_CHARS)).collect(),
+            log_tail: newest.log_tail.iter().map(|line| shortened(line, TAIL_BYTES)).collect(),
         }),
         conditions: conditions::of(newest.status, reason.as_deref(), &message)
             .into_iter()
@@ -102,16 +162,26 @@ fn projection(build: &Build, newest: &Newest) -> BuildStatus {
     }
 }
 
-/// A Build that was cancelled before it ever ran.
-fn held_back(build: &Build) -> BuildStatus {
-    let since = build.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    let held =
-        conditions::of(Status::Queued, Some("HeldBack"), "spec.cancel is true: no run is made until it is false")
+/// A Build that asks for a run and is cancelled: nothing is known of these inputs. Which attempt was
+/// the last is said, how it ended is not: that is about other inputs.
+fn held_back(build: &Watched, newest: Option<&Newest>) -> BuildStatus {
+    let created = build.creation_timestamp().map(|time| time.0);
+    let since = newest.and_then(|newest| newest.completed_at).or(created).unwrap_or(Timestamp::UNIX_EPOCH);
+    let sentence = "spec.cancel is true: no run is made until it is false";
+    BuildStatus {
+        observed_generation: build.metadata.generation,
+        observed_rerun: newest.and_then(|newest| newest.observed_rerun.clone()),
+        build_id: newest.map(|newest| newest.id.to_string()),
+        build_number: newest.map(|newest| i64::from(newest.number)),
+        run: newest.map(|newest| newest.run),
+        attempt: newest.map(|newest| newest.attempt),
+        conditions: conditions::of(Status::Queued, Some("HeldBack"), sentence)
             .into_iter()
             .filter(|condition| condition.kind != conditions::RECONCILING)
             .map(|condition| stamped(condition, since, build.metadata.generation))
-            .collect();
-    BuildStatus { observed_generation: build.metadata.generation, conditions: held, ..BuildStatus::default() }
+            .collect(),
+        ..BuildStatus::default()
+    }
 }
 
 /// The reason and the sentence of the conditions.
@@ -140,7 +210,7 @@ fn stamped(condition: conditions::Condition, since: Timestamp, generation: Optio
         type_: condition.kind.to_owned(),
         status: condition.status.to_owned(),
         reason: condition.reason,
-        message: shortened(&condition.message, MESSAGE_CHARS),
+        message: shortened(&condition.message, MESSAGE_BYTES),
         // Kubernetes keeps whole seconds.
         last_transition_time: Time(Timestamp::from_second(since.as_second()).unwrap_or(since)),
         observed_generation: generation,
@@ -157,7 +227,7 @@ fn phase(status: Status) -> Phase {
     }
 }
 
-fn event(newest: &Newest, status: &BuildStatus) -> Option<Event> {
+fn event(newest: &Newest) -> Option<Event> {
     let (_, message) = wording(newest);
     let (type_, reason) = match newest.status {
         Status::Queued => return None,
@@ -168,19 +238,23 @@ fn event(newest: &Newest, status: &BuildStatus) -> Option<Event> {
             (EventType::Normal, newest.failure_reason.clone().unwrap_or_else(|| "Cancelled".to_owned()))
         }
     };
-    let run = status.run.unwrap_or_default();
     Some(Event {
         type_,
         reason,
-        note: Some(shortened(&format!("Run {run}: {message}"), 1_000)),
+        note: Some(shortened(&format!("Run {}: {message}", newest.run), NOTE_BYTES)),
         action: "Build".to_owned(),
         secondary: None,
     })
 }
 
-fn shortened(text: &str, chars: usize) -> String {
-    match text.char_indices().nth(chars) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+/// At most so many bytes, an ellipsis included.
+fn shortened(text: &str, bytes: usize) -> String {
+    const MORE: &str = "…";
+    if text.len() <= bytes {
+        return text.to_owned();
     }
+    format!("{}{MORE}", &text[..text.floor_char_boundary(bytes.saturating_sub(MORE.len()))])
 }
+
+#[cfg(test)]
+mod tests;

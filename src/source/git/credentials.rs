@@ -2,7 +2,7 @@
 //! credential helper, which is this program again and tells them to one scheme, host and port; a private key reaches ssh
 //! as a file, with the host keys it may be used for.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -73,8 +73,10 @@ fn value(folder: &Path, key: &str) -> io::Result<Option<String>> {
     Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
+/// The kubelet puts the links by which it renews a Secret, `..data` and the like, even where there is no Secret.
 fn is_empty(folder: &Path) -> bool {
-    folder.read_dir().map_or(true, |mut entries| entries.next().is_none())
+    let is_key = |entry: fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b"..");
+    folder.read_dir().map_or(true, |entries| !entries.flatten().any(is_key))
 }
 
 /// What a credential helper answers to git's question; nothing unless it is asked for `origin`.
@@ -123,8 +125,6 @@ fn quoted(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::super::super::scratch::Folder;
     use super::*;
 
@@ -141,6 +141,7 @@ mod tests {
     fn a_missing_secret_or_key_is_named() {
         for (protocol, entries, sentence) in [
             (Protocol::Https, &[][..], "does not exist in the Build's namespace, or is empty"),
+            (Protocol::Https, &[("..data", "")], "does not exist in the Build's namespace, or is empty"),
             (Protocol::Https, &[("password", "x")], "has no key \"username\": any word will do"),
             (Protocol::Https, &[("username", "x")], "has no key \"password\""),
             (Protocol::Https, &[("username", "x"), ("password", "\n")], "has nothing in its key \"password\""),

@@ -1,0 +1,96 @@
+//! As much of an API server as a reconcile needs: objects by path, that a test puts there; statuses by patch; and
+//! what is created, under the path of its collection. It remembers what it was asked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
+
+use http_body_util::BodyExt;
+use kube::{Client, client::Body};
+use serde_json::{Value, json};
+
+#[derive(Clone, Default)]
+pub struct ApiServer(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    refused: BTreeSet<String>,
+    requests: Vec<String>,
+}
+
+impl ApiServer {
+    pub fn client(&self) -> Client {
+        let state = self.0.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let state = state.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await?.to_bytes();
+                let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body)? };
+                let (code, answer) = state.lock().expect("whole").answer(head.method.as_str(), head.uri.path(), body);
+                let response = http::Response::builder().status(code);
+                Ok::<_, tower::BoxError>(response.body(Body::from(serde_json::to_vec(&answer)?))?)
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    /// Puts an object there, or takes it away. The status it had stays.
+    pub fn holds(&self, path: &str, object: Option<Value>) {
+        let objects = &mut self.0.lock().expect("whole").objects;
+        let before = objects.remove(path);
+        if let Some(mut object) = object {
+            if let Some(status) = before.and_then(|before| before.get("status").cloned()) {
+                object["status"] = status;
+            }
+            objects.insert(path.to_owned(), object);
+        }
+    }
+
+    pub fn refuses(&self, path: &str) {
+        self.0.lock().expect("whole").refused.insert(path.to_owned());
+    }
+
+    pub fn object(&self, path: &str) -> Value {
+        self.0.lock().expect("whole").objects.get(path).cloned().unwrap_or_default()
+    }
+
+    pub fn status(&self, path: &str) -> Value {
+        self.object(path)["status"].clone()
+    }
+
+    /// What it was asked so far, as `METHOD path`.
+    pub fn requests(&self) -> Vec<String> {
+        self.0.lock().expect("whole").requests.clone()
+    }
+}
+
+impl State {
+    fn answer(&mut self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        self.requests.push(format!("{method} {path}"));
+        if self.refused.contains(path) {
+            return failure(422, "Invalid");
+        }
+        match method {
+            "GET" => self.objects.get(path).map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone())),
+            "POST" => {
+                self.objects.insert(path.to_owned(), body.clone());
+                (201, body)
+            }
+            "PATCH" => match path.strip_suffix("/status").and_then(|path| self.objects.get_mut(path)) {
+                Some(object) => {
+                    object["status"] = body["status"].clone();
+                    (200, object.clone())
+                }
+                None => failure(404, "NotFound"),
+            },
+            _ => failure(405, "MethodNotAllowed"),
+        }
+    }
+}
+
+fn failure(code: u16, reason: &str) -> (u16, Value) {
+    (code, json!({"kind": "Status", "status": "Failure", "message": reason, "reason": reason, "code": code}))
+}
