@@ -44,7 +44,10 @@ async fn persist<F: Future<Output = Result<(), Error>>>(metrics: &Metrics, build
                 tracing::warn!(build.id = %build, %error, "following a build was interrupted; it is taken up again");
             }
             // What it said stands in the log already.
-            Err(_) => panics += 1,
+            Err(_) => {
+                panics += 1;
+                metrics.panicked("collector");
+            }
         }
         metrics.failed("collector");
         if panics == PANICS {
