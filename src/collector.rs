@@ -11,6 +11,7 @@ mod log;
 mod pod;
 mod search;
 
+use image_factory_core::labels;
 use std::{collections::HashSet, time::Duration};
 
 use futures::TryStreamExt;
@@ -25,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 use self::followers::{Followers, Start};
 use crate::{
     db,
-    jobs::labels,
     runtime::{Context, health::Watch},
 };
 

@@ -10,6 +10,7 @@ pub mod db;
 pub mod dispatcher;
 pub mod http;
 pub mod jobs;
+pub mod kube_ext;
 pub mod registry;
 pub mod runtime;
 pub mod source;
