@@ -11,6 +11,7 @@ mod log;
 mod pod;
 mod search;
 
+use image_factory_core::labels;
 use std::{collections::HashSet, time::Duration};
 
 use futures::TryStreamExt;
@@ -25,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 use self::followers::{Followers, Start};
 use crate::{
     db,
-    jobs::labels,
     runtime::{Context, health::Watch},
 };
 
@@ -99,7 +99,8 @@ impl Collector {
                     self.search.spawn(search::run(self.context.clone(), self.followers.builds()));
                 }
                 Some(ended) = self.search.join_next() => if ended.is_err() {
-                    // It panicked, and is made again.
+                    // It is made again.
+                    self.context.metrics.panicked("collector");
                     self.context.metrics.failed("collector");
                 },
                 Some(Ok(pod)) = self.tasks.join_next() => self.followers.finished(&pod),

@@ -4,7 +4,6 @@
 //! finished by the next, whoever makes it. Woken at once by changes, and by timer always.
 
 mod launch;
-mod stop;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,9 +21,10 @@ use uuid::Uuid;
 use crate::{
     db::{
         self,
-        launches::{self, Unlaunched},
+        launches::{self, Stopping, Unlaunched},
         results,
     },
+    failpoint, kube_ext,
     runtime::Context,
 };
 
@@ -97,7 +97,7 @@ async fn launch_claimed(context: &Context) -> Result<(), Error> {
     let kept = launches::jobs_created(&context.pool, &ids).await?;
     // An attempt that another operator ended meanwhile must not run.
     for (id, job) in created.into_iter().filter(|(id, _)| !kept.contains(id)) {
-        each(context, id, stop::delete(&context.client, &job)).await;
+        each(context, id, kube_ext::delete_job(&context.client, &job)).await;
     }
     Ok(())
 }
@@ -105,10 +105,19 @@ async fn launch_claimed(context: &Context) -> Result<(), Error> {
 async fn stop_asked(context: &Context) -> Result<(), Error> {
     stream::iter(launches::stopping(&context.pool).await?)
         .for_each_concurrent(AT_ONCE, |attempt| async move {
-            each(context, attempt.id, stop::stop(&context.client, &attempt)).await;
+            each(context, attempt.id, stop(context, &attempt)).await;
         })
         .await;
     Ok(())
+}
+
+/// Deletes the Job; the collector sees its Pod end and finishes the attempt.
+async fn stop(context: &Context, attempt: &Stopping) -> Result<(), kube::Error> {
+    let job = kube_ext::job_of(&context.client, &attempt.namespace, &attempt.name, attempt.id).await?;
+    let Some(job) = job else { return Ok(()) };
+    failpoint::request("stop.before-delete")?;
+    kube_ext::delete_job(&context.client, &job).await?;
+    failpoint::request("stop.after-delete")
 }
 
 /// Work on one attempt, bounded in time. A failure is said and holds up no other; the next round
@@ -126,7 +135,7 @@ async fn each<T, E: Into<Error>>(context: &Context, id: Uuid, work: impl Future<
 async fn try_launch(context: &Context, attempt: &Unlaunched) -> Result<Option<(Uuid, Job)>, Error> {
     if let Some(reason) = attempt.cancel {
         // Its Job may exist after all: the answer to its creation was lost. Then it is stopped like any.
-        if let Some(job) = stop::job_of(&context.client, &attempt.namespace, &attempt.name, attempt.id).await? {
+        if let Some(job) = kube_ext::job_of(&context.client, &attempt.namespace, &attempt.name, attempt.id).await? {
             return Ok(Some((attempt.id, job)));
         }
         let message = "the build was stopped before it had a Job".to_owned();

@@ -7,7 +7,7 @@
 mod buildx;
 mod container;
 mod kaniko;
-pub mod labels;
+mod labels;
 mod secrets;
 pub mod source;
 

@@ -11,6 +11,7 @@ pub mod dispatcher;
 mod failpoint;
 pub mod http;
 pub mod jobs;
+pub mod kube_ext;
 pub mod registry;
 pub mod runtime;
 pub mod source;

@@ -44,7 +44,10 @@ async fn persist<F: Future<Output = Result<(), Error>>>(metrics: &Metrics, build
                 tracing::warn!(build.id = %build, %error, "following a build was interrupted; it is taken up again");
             }
             // What it said stands in the log already.
-            Err(_) => panics += 1,
+            Err(_) => {
+                metrics.panicked("collector");
+                panics += 1;
+            }
         }
         metrics.failed("collector");
         if panics == PANICS {
@@ -227,7 +230,7 @@ mod tests {
         };
         persist(&metrics, Uuid::nil(), follow).await;
         assert_eq!(starts.get(), 3);
-        assert!(metrics.text().unwrap().contains("image_factory_failures_total{part=\"collector\"} 3"));
+        assert!(metrics.text().unwrap().contains("image_factory_panics_total{part=\"collector\"} 3"));
     }
 
     fn end(lines: u64) -> ContainerEnd {

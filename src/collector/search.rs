@@ -2,6 +2,7 @@
 //! has ended and its Pod is gone. Everything is asked of the API server: what a watch does not show
 //! may be there all the same.
 
+use image_factory_core::labels;
 use std::collections::HashSet;
 
 use futures::{StreamExt, stream};
@@ -11,7 +12,7 @@ use kube::{Api, api::ListParams};
 use uuid::Uuid;
 
 use super::{Error, finish, follow, log::Log, pod};
-use crate::{db::launches, jobs::labels, runtime::Context};
+use crate::{db::launches, runtime::Context};
 
 /// A Job younger than this may not have its Pod yet.
 const PATIENCE_SECONDS: f64 = 20.0;

@@ -1,19 +1,17 @@
 //! Creates the Job of a claimed attempt, at most once: its name comes from the attempt's id, and
 //! "already exists" counts as done only for a Job of the same attempt and worker.
 
-use image_factory_core::reason::Reason;
+use image_factory_core::{labels, reason::Reason};
 use k8s_openapi::api::batch::v1::Job;
-use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, PostParams, Preconditions},
-};
+use kube::{Api, Client, ResourceExt, api::PostParams};
 
 use super::Error;
 use crate::{
     crd::BuildSpec,
     db::launches::Unlaunched,
     failpoint,
-    jobs::{self, Launch, labels},
+    jobs::{self, Launch},
+    kube_ext,
     runtime::Context,
 };
 
@@ -59,7 +57,7 @@ pub async fn launch(context: &Context, attempt: &Unlaunched) -> Result<Launched,
             Ok(Launched::Created(Box::new(job)))
         }
         Err(kube::Error::Api(error)) if error.code == 409 && error.reason == "AlreadyExists" => {
-            taken(&api, &job, &launch).await
+            taken(&context.client, &api, &job, &launch).await
         }
         Err(kube::Error::Api(error)) if matches!(error.code, 400 | 413 | 422) => {
             Ok(Launched::Refused(Reason::InvalidSpec, error.message.clone()))
@@ -73,7 +71,7 @@ pub async fn launch(context: &Context, attempt: &Unlaunched) -> Result<Launched,
     }
 }
 
-async fn taken(api: &Api<Job>, job: &Job, launch: &Launch) -> Result<Launched, Error> {
+async fn taken(client: &Client, api: &Api<Job>, job: &Job, launch: &Launch) -> Result<Launched, Error> {
     let name = job.name_any();
     let Some(existing) = api.get_opt(&name).await? else {
         return Ok(Launched::InTheWay);
@@ -82,11 +80,8 @@ async fn taken(api: &Api<Job>, job: &Job, launch: &Launch) -> Result<Launched, E
     if same(labels::BUILD_ID, &launch.id.to_string()) && same(labels::WORKER, &launch.worker) {
         return Ok(Launched::Created(Box::new(existing)));
     }
-    if existing.metadata.deletion_timestamp.is_none() {
-        let exactly_this = Preconditions { uid: existing.uid(), resource_version: None };
-        tracing::warn!(build.id = %launch.id, job = name, "another Job has the name of this build's; it is deleted");
-        api.delete(&name, &DeleteParams::background().preconditions(exactly_this)).await?;
-    }
+    tracing::warn!(build.id = %launch.id, job = name, "another Job has the name of this build's; it is deleted");
+    kube_ext::delete_job(client, &existing).await?;
     Ok(Launched::InTheWay)
 }
 

@@ -1,16 +1,10 @@
-//! Labels of a Job and its Pod: how the collector finds its attempt, and people their Pods.
+//! The labels of an attempt's Job and Pod.
 
 use std::collections::BTreeMap;
 
-use super::Launch;
+use image_factory_core::labels::{BUILD, BUILD_ID, MANAGED_BY, METHOD, PROJECT, WORKER};
 
-/// The attempt: `builds.id`.
-pub const BUILD_ID: &str = "imagefactory.dev/build-id";
-pub const BUILD: &str = "imagefactory.dev/build";
-pub const PROJECT: &str = "imagefactory.dev/project";
-pub const METHOD: &str = "imagefactory.dev/method";
-pub const WORKER: &str = "imagefactory.dev/worker";
-const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+use super::Launch;
 
 pub(super) fn of(launch: &Launch) -> BTreeMap<String, String> {
     BTreeMap::from(

@@ -2,17 +2,14 @@
 
 use std::collections::HashMap;
 
-use image_factory_core::{ids, status::Status};
+use image_factory_core::{ids, labels, status::Status};
 use k8s_openapi::api::batch::v1::Job;
 use kube::{Api, Client, ResourceExt, api::ListParams, core::PartialObjectMeta};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::Error;
-use crate::{
-    db::verify::{self, Attempt, Broken, Checked},
-    jobs::labels,
-};
+use crate::db::verify::{self, Attempt, Broken, Checked};
 
 pub async fn check(pool: &PgPool, client: &Client) -> Result<Checked, Error> {
     let api: Api<PartialObjectMeta<Job>> = Api::all(client.clone());

@@ -7,7 +7,8 @@ use std::{
 };
 
 use futures::TryStreamExt;
-use image_factory::{crd::Build, jobs::labels};
+use image_factory::crd::Build;
+use image_factory_core::labels;
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
     ResourceExt,

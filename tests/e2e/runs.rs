@@ -4,7 +4,8 @@
 use std::pin::pin;
 
 use futures::TryStreamExt;
-use image_factory::{crd::Build, jobs::labels};
+use image_factory::crd::Build;
+use image_factory_core::labels;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     ResourceExt,

@@ -1,8 +1,8 @@
 //! The main path: from `kubectl apply` to a pushed image and its rows, by each method. The cluster, the
 //! rows and the registry must agree.
 
-use image_factory::jobs::labels;
 use image_factory_core::inputs;
+use image_factory_core::labels;
 use jiff::Timestamp;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod, events::v1::Event};
 use kube::{Api, ResourceExt, api::ListParams};

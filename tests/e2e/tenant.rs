@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::FutureExt;
-use image_factory::{clock, crd::Build, jobs::labels};
+use image_factory::{clock, crd::Build};
+use image_factory_core::labels;
 use image_factory_core::pod_security::ENFORCE_LABEL;
 use k8s_openapi::api::{
     batch::v1::Job,

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use image_factory::{collector, db::queue, jobs::labels};
+use image_factory::{collector, db::queue};
+use image_factory_core::labels;
 use image_factory_core::{ids, report::AgentReport};
 use serde_json::{Value, json};
 use sqlx::PgPool;

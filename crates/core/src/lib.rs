@@ -8,6 +8,7 @@ pub mod git;
 pub mod ids;
 pub mod inputs;
 pub mod inspection;
+pub mod labels;
 pub mod loglevel;
 pub mod method;
 pub mod outcome;

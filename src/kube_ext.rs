@@ -1,6 +1,6 @@
-//! Stops a running attempt by deleting its Job; the collector sees its Pod end and finishes it.
+//! What several parts ask of the cluster in the same way: the Job of an attempt, and its end.
 
-use image_factory_core::ids;
+use image_factory_core::{ids, labels};
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Api, Client, ResourceExt,
@@ -8,20 +8,7 @@ use kube::{
 };
 use uuid::Uuid;
 
-use crate::{db::launches::Stopping, failpoint, jobs::labels};
-
-/// Deletes the attempt's Job. One that is gone, or on its way, is left alone.
-///
-/// # Errors
-/// When the API server does not answer as asked.
-pub async fn stop(client: &Client, attempt: &Stopping) -> Result<(), kube::Error> {
-    match job_of(client, &attempt.namespace, &attempt.name, attempt.id).await? {
-        Some(job) => delete(client, &job).await,
-        None => Ok(()),
-    }
-}
-
-/// The Job of this very attempt, asked live.
+/// The Job of this very attempt, asked live: another's of the same name does not count.
 ///
 /// # Errors
 /// When the API server does not answer as asked.
@@ -31,23 +18,19 @@ pub async fn job_of(client: &Client, namespace: &str, build: &str, id: Uuid) -> 
     Ok(job.filter(|job| job.labels().get(labels::BUILD_ID).is_some_and(|of| *of == id.to_string())))
 }
 
-/// Deletes exactly this Job, once.
+/// Deletes exactly this Job, once: one that is gone, or on its way, is left alone. The Job is gone
+/// at once, its Pod is told to end.
 ///
 /// # Errors
 /// When the API server does not answer as asked.
-pub async fn delete(client: &Client, job: &Job) -> Result<(), kube::Error> {
+pub async fn delete_job(client: &Client, job: &Job) -> Result<(), kube::Error> {
     if job.metadata.deletion_timestamp.is_some() {
         return Ok(());
     }
-    failpoint::request("stop.before-delete")?;
     let api: Api<Job> = Api::namespaced(client.clone(), &job.namespace().unwrap_or_default());
     let exactly_this = Preconditions { uid: job.uid(), resource_version: None };
-    // Background: the Job is gone at once, its Pod is told to end and is followed to its end.
     match api.delete(&job.name_any(), &DeleteParams::background().preconditions(exactly_this)).await {
-        Ok(_) => {
-            failpoint::request("stop.after-delete")?;
-            tracing::info!(job = job.name_any(), "the Job was deleted to stop its build");
-        }
+        Ok(_) => tracing::info!(job = job.name_any(), "the Job was deleted"),
         // Gone, or another's by now.
         Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => {}
         Err(error) => return Err(error),
