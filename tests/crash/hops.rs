@@ -109,8 +109,8 @@ hops! {
     before_an_end_is_committed: "finish.before-commit" after 0, Run;
     after_an_end_is_committed: "finish.after-commit" after 0, Run;
     before_the_first_status_is_patched: "report.before-patch" after 0, Run;
-    before_a_later_status_is_patched: "report.before-patch" after 2, Run;
-    after_a_status_is_patched: "report.after-patch" after 2, Run;
+    before_a_later_status_is_patched: "report.before-patch" after 1, Run;
+    after_a_status_is_patched: "report.after-patch" after 1, Run;
     before_a_job_is_cleaned_away: "clean.before-delete" after 0, RunAndClean;
     after_a_job_is_cleaned_away: "clean.after-delete" after 0, RunAndClean;
     before_a_cancellation_is_committed: "cancel.before-commit" after 0, Stop;
