@@ -6,6 +6,7 @@ pub mod inspect;
 pub mod migrate;
 pub mod operator;
 pub mod prepare;
+pub mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -36,6 +37,8 @@ enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Check that the database and the cluster are as they must be; exits with 1 where they are not
+    Verify(verify::Arguments),
     /// Inside a build's Pod: put the agent and the source on the shared volume
     Prepare(prepare::Arguments),
     /// Inside a build's Pod: tell git a password
@@ -54,6 +57,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Operator(config) => operator::run(*config).await?,
         Command::Migrate(database) => migrate::run(&database).await?,
         Command::Crds { dir } => crds::run(dir)?,
+        Command::Verify(arguments) => return verify::run(&arguments).await,
         Command::Prepare(arguments) => return Ok(prepare::run(arguments).await),
         Command::GitCredential(arguments) => git_credential::run(&arguments)?,
         Command::Inspect(arguments) => return inspect::run(&arguments).await,

@@ -11,6 +11,7 @@ pub mod queue;
 pub mod results;
 pub mod settings;
 pub mod transitions;
+pub mod verify;
 pub mod workers;
 
 use std::time::Duration;

@@ -24,7 +24,7 @@ use crate::{
         launches::{self, Stopping, Unlaunched},
         results,
     },
-    kube_ext,
+    failpoint, kube_ext,
     runtime::Context,
 };
 
@@ -94,9 +94,9 @@ async fn launch_claimed(context: &Context) -> Result<(), Error> {
         .collect()
         .await;
     let ids: Vec<Uuid> = created.iter().map(|(id, _)| *id).collect();
-    let live = launches::jobs_created(&context.pool, &ids).await?;
+    let kept = launches::jobs_created(&context.pool, &ids).await?;
     // An attempt that another operator ended meanwhile must not run.
-    for (id, job) in created.into_iter().filter(|(id, _)| !live.contains(id)) {
+    for (id, job) in created.into_iter().filter(|(id, _)| !kept.contains(id)) {
         each(context, id, kube_ext::delete_job(&context.client, &job)).await;
     }
     Ok(())
@@ -114,7 +114,11 @@ async fn stop_asked(context: &Context) -> Result<(), Error> {
 /// Deletes the Job; the collector sees its Pod end and finishes the attempt.
 async fn stop(context: &Context, attempt: &Stopping) -> Result<(), kube::Error> {
     match kube_ext::job_of(&context.client, &attempt.namespace, &attempt.name, attempt.id).await? {
-        Some(job) => kube_ext::delete_job(&context.client, &job).await,
+        Some(job) => {
+            failpoint::request("stop.before-delete")?;
+            kube_ext::delete_job(&context.client, &job).await?;
+            failpoint::request("stop.after-delete")
+        }
         None => Ok(()),
     }
 }
@@ -171,8 +175,7 @@ async fn end(
 ) -> Result<(), Error> {
     let failure = Failure { reason, class: reason.class(), stage: reason.stage(), message };
     let outcome = Outcome { status, exit_code: None, failure: Some(failure), image: None };
-    if results::finish(&context.pool, attempt.id, &outcome, results::Durations::default(), None, Duration::ZERO).await?
-    {
+    if results::finish(&context.pool, attempt.id, &outcome, results::Durations::default(), None, None).await? {
         context.metrics.ended(attempt.method, &outcome);
     }
     Ok(())

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    collector, config, controllers, db, dispatcher, http, jobs,
+    collector, config, controllers, db, dispatcher, failpoint, http, jobs,
     runtime::{
         Context,
         health::{self, Health, Watch},
@@ -46,6 +46,7 @@ const RETRY: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the process can't be set up, or a part of it ends by itself.
 pub async fn run(config: config::Operator) -> anyhow::Result<()> {
+    failpoint::configure();
     let stop = CancellationToken::new();
     // The signal's own token tells an end that was asked for from one that was not.
     let asked_to_stop = CancellationToken::new();

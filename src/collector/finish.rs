@@ -49,7 +49,7 @@ pub async fn finish(
     };
     let job_ttl = serde_json::from_value(attempt.spec)
         .map_or_else(|_| BuildSpec::DEFAULT_JOB_TTL, |spec: BuildSpec| spec.job_ttl());
-    if results::finish(&context.pool, build, &outcome, durations, source, job_ttl).await? {
+    if results::finish(&context.pool, build, &outcome, durations, source, Some(job_ttl)).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
         context.metrics.ended(method, &outcome);

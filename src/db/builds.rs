@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{Error, Result, transitions};
-use crate::clock;
+use crate::{clock, failpoint};
 
 /// The custom resource an attempt belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,9 @@ pub async fn enqueue(pool: &PgPool, new: &NewAttempt) -> Result<Option<Uuid>> {
         transitions::apply(&mut tx, Status::Queued, Status::Failed, &[change]).await?;
         super::results::insert_unstarted(&mut tx, id, Status::Failed.as_str(), *reason).await?;
     }
+    failpoint::statement("enqueue.before-commit")?;
     tx.commit().await?;
+    failpoint::statement("enqueue.after-commit")?;
     Ok(Some(id))
 }
 
@@ -341,7 +343,13 @@ pub(super) fn status(text: &str) -> Result<Status> {
 pub async fn request_cancel(pool: &PgPool, resource_uid: &str, reason: Reason, sentence: &str) -> Result<usize> {
     let mut tx = pool.begin().await?;
     let count = cancel(&mut tx, resource_uid, None, reason, sentence).await?;
+    if count > 0 {
+        failpoint::statement("cancel.before-commit")?;
+    }
     tx.commit().await?;
+    if count > 0 {
+        failpoint::statement("cancel.after-commit")?;
+    }
     Ok(count)
 }
 

@@ -13,6 +13,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{Error, Result, builds, transitions};
+use crate::failpoint;
 
 /// A claimed attempt whose Job is not known to exist.
 #[derive(Clone, Debug)]
@@ -68,7 +69,8 @@ pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
         .collect()
 }
 
-/// The Jobs of these attempts exist. Gives the attempts that still run.
+/// The Jobs of these attempts exist. Gives the attempts that may keep theirs: those that run, and
+/// those whose Job ran before this was recorded. The rest has ended without one, or was cleaned up.
 ///
 /// # Errors
 /// When the statement fails.
@@ -76,14 +78,22 @@ pub async fn jobs_created(pool: &PgPool, builds: &[Uuid]) -> Result<Vec<Uuid>> {
     if builds.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(sqlx::query_scalar!(
-        "update builds set job_created_at = coalesce(job_created_at, now())
-         where id = any($1) and status = 'in_progress'
-         returning id",
+    let kept = sqlx::query_scalar!(
+        "with recorded as (
+             update builds set job_created_at = coalesce(job_created_at, now())
+             where id = any($1) and status = 'in_progress'
+             returning id
+         )
+         select id as \"id!\" from recorded
+         union all
+         select id from builds
+         where id = any($1) and completed_at is not null and job_created_at is not null and cleanup_at is null",
         builds
     )
     .fetch_all(pool)
-    .await?)
+    .await?;
+    failpoint::statement("launch.after-job-created")?;
+    Ok(kept)
 }
 
 /// Puts a claimed attempt whose Job was refused for now back into the queue, for `delay` at least.

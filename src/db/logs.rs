@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{Error, Result};
-use crate::clock;
+use crate::{clock, failpoint};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -103,7 +103,9 @@ pub async fn append(pool: &PgPool, build: Uuid, lines: &[Line], cursor: &Cursor)
     if moved.rows_affected() == 0 {
         return Err(Error::Overtaken);
     }
+    failpoint::statement("log.before-commit")?;
     tx.commit().await?;
+    failpoint::statement("log.after-commit")?;
     Ok(())
 }
 

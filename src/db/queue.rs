@@ -9,6 +9,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{Result, transitions};
+use crate::failpoint;
 
 /// Claims every build that has room now. Any number of operators may call it at once: they take
 /// turns, and no limit is exceeded at any commit.
@@ -69,6 +70,12 @@ pub async fn claim(pool: &PgPool) -> Result<Vec<Uuid>> {
     let claimed = transitions::apply(&mut tx, Status::Queued, Status::InProgress, &changes).await?;
     // Always: what woke this claim may have been the end of a build.
     super::workers::count_running(&mut tx).await?;
+    if !claimed.is_empty() {
+        failpoint::statement("claim.before-commit")?;
+    }
     tx.commit().await?;
+    if !claimed.is_empty() {
+        failpoint::statement("claim.after-commit")?;
+    }
     Ok(claimed)
 }

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{Result, transitions};
-use crate::clock;
+use crate::{clock, failpoint};
 
 /// What was measured, in milliseconds; `None` where nothing could be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub struct Durations {
     pub push: Option<i64>,
 }
 
-/// Ends a running attempt; its Job may go `job_ttl` later. `false`: it had ended before, and nothing
-/// is changed.
+/// Ends a running attempt; its Job may go `job_ttl` later (`None`: it never had one). `false`: it had
+/// ended before, and nothing is changed.
 ///
 /// # Errors
 /// When a statement fails; nothing is changed then.
@@ -29,7 +29,7 @@ pub async fn finish(
     outcome: &Outcome,
     durations: Durations,
     source: Option<&SourceFacts>,
-    job_ttl: Duration,
+    job_ttl: Option<Duration>,
 ) -> Result<bool> {
     let mut tx = pool.begin().await?;
     let failure = outcome.failure.as_ref();
@@ -60,7 +60,7 @@ pub async fn finish(
         durations.push,
         clock::new_id(),
         image.map(|image| i64::try_from(image.total_size_bytes).unwrap_or(i64::MAX)),
-        job_ttl.as_secs_f64(),
+        job_ttl.map(|ttl| ttl.as_secs_f64()),
         source.map(|source| text(&source.commit)),
         source.and_then(|source| source.branch.as_deref()).map(text),
         source.map(|source| text(&source.author)),
@@ -68,7 +68,9 @@ pub async fn finish(
     )
     .execute(&mut *tx)
     .await?;
+    failpoint::statement("finish.before-commit")?;
     tx.commit().await?;
+    failpoint::statement("finish.after-commit")?;
     Ok(true)
 }
 

@@ -9,6 +9,7 @@ use super::Error;
 use crate::{
     crd::BuildSpec,
     db::launches::Unlaunched,
+    failpoint,
     jobs::{self, Launch},
     kube_ext,
     runtime::Context,
@@ -48,8 +49,10 @@ pub async fn launch(context: &Context, attempt: &Unlaunched) -> Result<Launched,
         }
     };
     let api: Api<Job> = Api::namespaced(context.client.clone(), &launch.namespace);
+    failpoint::request("launch.before-create")?;
     match api.create(&PostParams::default(), &job).await {
         Ok(job) => {
+            failpoint::request("launch.after-create")?;
             tracing::info!(build.id = %launch.id, job = job.name_any(), "the Job was created");
             Ok(Launched::Created(Box::new(job)))
         }

@@ -4,7 +4,7 @@
 use super::Error;
 use crate::{
     db::results::{self, Expired},
-    kube_ext,
+    failpoint, kube_ext,
     runtime::Context,
 };
 
@@ -27,7 +27,11 @@ pub async fn clean(context: Context) -> Result<(), Error> {
 /// A live look first: only the Job of this very attempt is deleted.
 async fn delete(context: &Context, attempt: &Expired) -> Result<(), kube::Error> {
     match kube_ext::job_of(&context.client, &attempt.namespace, &attempt.name, attempt.id).await? {
-        Some(job) => kube_ext::delete_job(&context.client, &job).await,
+        Some(job) => {
+            failpoint::request("clean.before-delete")?;
+            kube_ext::delete_job(&context.client, &job).await?;
+            failpoint::request("clean.after-delete")
+        }
         None => Ok(()),
     }
 }

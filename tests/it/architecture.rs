@@ -10,8 +10,9 @@ use std::{
 /// What each module of the library may name beside itself and core.
 ///
 /// cli → {controllers, dispatcher, collector, tasks, http} → {jobs, db, kube_ext} → crd → core: the five in
-/// the middle never name each other, they meet in rows. `runtime` is what they share.
-const MAY_NAME: [(&str, &[&str]); 16] = [
+/// the middle never name each other, they meet in rows. `runtime` is what they share,
+/// `verify` looks at all of it from beside.
+const MAY_NAME: [(&str, &[&str]); 18] = [
     (
         "cli",
         &[
@@ -21,28 +22,32 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
             "crd",
             "db",
             "dispatcher",
+            "failpoint",
             "http",
             "jobs",
             "registry",
             "runtime",
             "source",
             "tasks",
+            "verify",
         ],
     ),
-    ("controllers", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime", "source"]),
-    ("dispatcher", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime"]),
+    ("verify", &["controllers", "crd", "db", "jobs"]),
+    ("controllers", &["clock", "config", "crd", "db", "failpoint", "jobs", "kube_ext", "runtime", "source"]),
+    ("dispatcher", &["clock", "config", "crd", "db", "failpoint", "jobs", "kube_ext", "runtime"]),
     ("collector", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime"]),
-    ("tasks", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime"]),
+    ("tasks", &["clock", "config", "crd", "db", "failpoint", "jobs", "kube_ext", "runtime"]),
     ("http", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime"]),
     ("runtime", &["clock", "config", "db", "jobs", "kube_ext"]),
     ("jobs", &["config", "crd", "source"]),
-    ("db", &["clock", "config", "crd"]),
+    ("db", &["clock", "config", "crd", "failpoint"]),
     ("kube_ext", &["crd"]),
     ("crd", &[]),
     ("registry", &[]),
     ("source", &[]),
     ("config", &[]),
     ("clock", &[]),
+    ("failpoint", &[]),
     ("main", &["cli"]),
 ];
 

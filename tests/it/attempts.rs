@@ -115,7 +115,7 @@ pub fn failure(reason: Reason) -> Outcome {
 /// Ends a running attempt; `false` where it had ended before.
 pub async fn finish(pool: &PgPool, id: Uuid, outcome: &Outcome) -> bool {
     let durations = Durations { execution: Some(5), push: Some(2) };
-    results::finish(pool, id, outcome, durations, None, Duration::from_mins(1)).await.expect("it can be finished")
+    results::finish(pool, id, outcome, durations, None, Some(Duration::from_mins(1))).await.expect("it can be finished")
 }
 
 /// A build's row, whole.

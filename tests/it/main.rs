@@ -13,3 +13,4 @@ mod log_lines;
 mod reconcile;
 mod schema;
 mod transitions;
+mod verify;

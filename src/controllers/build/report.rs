@@ -24,6 +24,7 @@ use crate::{
         build_status::{FailureStatus, ImageStatus, Phase, QueueStatus},
     },
     db::builds::Newest,
+    failpoint,
     runtime::Context,
 };
 
@@ -46,10 +47,11 @@ pub async fn report(context: &Context, build: &Watched, newest: Option<&Newest>)
     }
     let api: Api<Build> = Api::namespaced(context.client.clone(), &build.namespace().unwrap_or_default());
     let patch = json!({"apiVersion": Build::api_version(&()), "kind": Build::kind(&()), "status": status});
+    failpoint::request("report.before-patch")?;
     let written =
         api.patch_status(&build.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await;
     match written {
-        Ok(_) => {}
+        Ok(_) => failpoint::request("report.after-patch")?,
         // Deleted meanwhile.
         Err(kube::Error::Api(error)) if error.code == 404 => return Ok(()),
         Err(error) => return Err(error.into()),

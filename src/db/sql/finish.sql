@@ -12,7 +12,9 @@ with ended as (
 ),
 due as (
     update builds
-    set cleanup_due_at = now() + make_interval(secs => $13),
+    set cleanup_due_at = now() + make_interval(secs => coalesce($13::float8, 0)),
+        -- A short build can end before its Job was recorded.
+        job_created_at = coalesce(job_created_at, case when $13::float8 is not null then now() end),
         git_commit = $14,
         git_branch = $15,
         git_author = $16,

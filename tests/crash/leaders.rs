@@ -1,0 +1,107 @@
+//! More than one operator: one leads, another takes over, and the first comes back from its pause
+//! where it was, believing that it leads.
+
+use image_factory::clock;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use image_factory::crd::BuildConcurrencyPolicy;
+
+use super::{
+    history::{self, Jobs},
+    operator::{self, Operator, Settings},
+    stage::stage,
+    tenant::{Tenant, tenant},
+    watching,
+};
+
+const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+
+/// At most so many builds of the tenant at once.
+async fn limit(tenant: &Tenant, builds: i32) {
+    let api: Api<BuildConcurrencyPolicy> = Api::namespaced(tenant.client.clone(), &tenant.namespace);
+    let policy = json!({
+        "apiVersion": "imagefactory.dev/v1alpha1",
+        "kind": "BuildConcurrencyPolicy",
+        "metadata": {"name": "default"},
+        "spec": {"maxConcurrentBuilds": builds},
+    });
+    let params = PatchParams::apply("crash").force();
+    api.patch("default", &params, &Patch::Apply(&policy)).await.expect("the policy is accepted");
+    watching::eventually("the policy in force", async || {
+        let found = api.get("default").await.expect("it is there");
+        found.status.is_some_and(|status| status.observed_generation == found.metadata.generation).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn when_the_leader_is_killed_the_other_takes_over_and_every_limit_holds() {
+    let stage = stage().await;
+    tenant("crash-two", "baseline", async |tenant| {
+        let since = clock::now();
+        let jobs = Jobs::watch(tenant);
+        let first = Operator::start(&stage, &Settings::named("crash-a"));
+        first.leads().await;
+        let second = Operator::start(&stage, &Settings::named("crash-b"));
+        second.is_ready(true).await;
+        limit(tenant, 3).await;
+        for name in NAMES {
+            tenant.apply(&history::ticking(tenant, name)).await;
+        }
+        tenant.until(NAMES[0], "its start", |build| history::phase_is(build, "InProgress")).await;
+        assert!(!second.said("this operator leads"), "one leads");
+        first.signal("KILL").await;
+        second.leads().await;
+        history::succeeded(tenant, &jobs, &NAMES).await;
+        operator::verify(Some(since)).await;
+        second.stop().await;
+    })
+    .await;
+}
+
+/// Each of these leaders stops dead at its hop, believing that it leads. Postgres must not wait for
+/// them, and when they come to again what they were about to do must do no harm.
+#[tokio::test]
+async fn leaders_that_come_to_after_another_took_over_do_no_harm() {
+    let stage = stage().await;
+    tenant("crash-paused", "baseline", async |tenant| {
+        let since = clock::now();
+        let jobs = Jobs::watch(tenant);
+        let mut frozen = Vec::new();
+        for (name, place) in [
+            ("crash-a", "claim.before-commit"),
+            ("crash-b", "launch.before-create"),
+            ("crash-c", "log.before-commit"),
+            ("crash-d", "finish.before-commit"),
+        ] {
+            let failpoints = format!("{place}=1*return(freeze)");
+            let leader = Operator::start(&stage, &Settings { failpoints, ..Settings::named(name) });
+            leader.leads().await;
+            if frozen.is_empty() {
+                limit(tenant, 3).await;
+                for name in NAMES {
+                    tenant.apply(&history::ticking(tenant, name)).await;
+                }
+            }
+            leader.says(&format!("freezing at {place}")).await;
+            frozen.push(leader);
+        }
+        let last = Operator::start(&stage, &Settings::named("crash-e"));
+        last.leads().await;
+        history::succeeded(tenant, &jobs, &NAMES).await;
+        for leader in &frozen {
+            leader.signal("CONT").await;
+        }
+        for leader in frozen {
+            leader.gave_up().await;
+        }
+        history::succeeded(tenant, &jobs, &NAMES).await;
+        operator::verify(Some(since)).await;
+        last.stop().await;
+    })
+    .await;
+}

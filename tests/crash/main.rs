@@ -1,0 +1,30 @@
+//! What breaks while builds run: the operator, killed or made to fail at every hop of a build's way;
+//! two operators at once; Postgres and the API server away. After each of them every invariant that
+//! `image-factory verify` knows must hold, and what was lost must be nothing.
+//!
+//! The operator under test is a process of this machine, built with the feature `failpoints`; the
+//! deployed one is scaled to nothing meanwhile (`stage`). So: `make crash`, or, after `make up`,
+//! `cargo test --features failpoints --test crash`.
+
+#[path = "../e2e/cluster.rs"]
+#[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
+mod cluster;
+#[path = "../e2e/rows.rs"]
+#[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
+mod rows;
+#[path = "../e2e/tenant.rs"]
+#[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
+mod tenant;
+#[path = "../e2e/watching.rs"]
+mod watching;
+
+mod history;
+mod operator;
+mod proxy;
+mod stage;
+
+mod absences;
+mod api_outages;
+mod database_outages;
+mod hops;
+mod leaders;
