@@ -1,7 +1,7 @@
 # The one entry to everything that people and CI run.
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test up down bench lint generate check-generated
+.PHONY: help demo test crash up down bench lint generate check-generated
 
 # Queries are checked against the recorded schema (.sqlx); `make generate` records it anew.
 export SQLX_OFFLINE ?= true
@@ -29,6 +29,9 @@ generate: up ## write what is generated: crds/, the chart's copy, .sqlx
 
 check-generated: ## fail where what is generated differs from what is checked in
 	@scripts/check-generated.sh
+
+crash: up ## operators crashed, frozen and cut off while builds run (ten minutes; needs the cluster for itself)
+	@. .local/env && cargo test --features failpoints --test crash
 
 bench: ## what the operator adds to a bare Job, as ratios in one run (a release build, no limits)
 	@scripts/bench.sh

@@ -113,14 +113,11 @@ async fn stop_asked(context: &Context) -> Result<(), Error> {
 
 /// Deletes the Job; the collector sees its Pod end and finishes the attempt.
 async fn stop(context: &Context, attempt: &Stopping) -> Result<(), kube::Error> {
-    match kube_ext::job_of(&context.client, &attempt.namespace, &attempt.name, attempt.id).await? {
-        Some(job) => {
-            failpoint::request("stop.before-delete")?;
-            kube_ext::delete_job(&context.client, &job).await?;
-            failpoint::request("stop.after-delete")
-        }
-        None => Ok(()),
-    }
+    let job = kube_ext::job_of(&context.client, &attempt.namespace, &attempt.name, attempt.id).await?;
+    let Some(job) = job else { return Ok(()) };
+    failpoint::request("stop.before-delete")?;
+    kube_ext::delete_job(&context.client, &job).await?;
+    failpoint::request("stop.after-delete")
 }
 
 /// Work on one attempt, bounded in time. A failure is said and holds up no other; the next round

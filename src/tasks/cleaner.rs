@@ -26,12 +26,9 @@ pub async fn clean(context: Context) -> Result<(), Error> {
 
 /// A live look first: only the Job of this very attempt is deleted.
 async fn delete(context: &Context, attempt: &Expired) -> Result<(), kube::Error> {
-    match kube_ext::job_of(&context.client, &attempt.namespace, &attempt.name, attempt.id).await? {
-        Some(job) => {
-            failpoint::request("clean.before-delete")?;
-            kube_ext::delete_job(&context.client, &job).await?;
-            failpoint::request("clean.after-delete")
-        }
-        None => Ok(()),
-    }
+    let job = kube_ext::job_of(&context.client, &attempt.namespace, &attempt.name, attempt.id).await?;
+    let Some(job) = job else { return Ok(()) };
+    failpoint::request("clean.before-delete")?;
+    kube_ext::delete_job(&context.client, &job).await?;
+    failpoint::request("clean.after-delete")
 }

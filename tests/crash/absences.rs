@@ -66,8 +66,8 @@ async fn what_ended_while_no_operator_ran_is_told_as_if_one_had() {
         let lost = tenant.finished("loses-its-job", 1).await;
         assert_eq!(phase(&lost), "Failed");
         assert_eq!(rows::build_results(&tenant.pool, ids[0]).await["failure_reason"], json!("JobDeleted"));
-        let last_line = rows::log(&tenant.pool, ids[0]).await.pop().expect("it has a log");
-        assert!(last_line.contains("an unknown number of lines is lost"), "{last_line}");
+        let end = rows::log(&tenant.pool, ids[0]).await.pop().expect("it has a log");
+        assert!(end.contains("an unknown number of lines is lost"), "{end}");
         history::holds().await;
         operator.stop().await;
     })

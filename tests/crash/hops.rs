@@ -10,6 +10,23 @@ use super::{
     tenant::{Tenant, tenant},
 };
 
+/// Every hop of a run.
+pub const HOPS: [&str; 13] = [
+    "enqueue.before-commit",
+    "enqueue.after-commit",
+    "claim.before-commit",
+    "claim.after-commit",
+    "launch.before-create",
+    "launch.after-create",
+    "launch.after-job-created",
+    "log.before-commit",
+    "log.after-commit",
+    "finish.before-commit",
+    "finish.after-commit",
+    "report.before-patch",
+    "report.after-patch",
+];
+
 /// What a build does to come to the hop.
 #[derive(Clone, Copy, PartialEq)]
 enum Way {

@@ -1,17 +1,16 @@
 //! More than one operator: one leads, another takes over, and the first comes back from its pause
 //! where it was, believing that it leads.
 
-use image_factory::clock;
+use image_factory::{clock, crd::BuildConcurrencyPolicy};
 use kube::{
     Api,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
 
-use image_factory::crd::BuildConcurrencyPolicy;
-
 use super::{
     history::{self, Jobs},
+    hops::HOPS,
     operator::{self, Operator, Settings},
     stage::stage,
     tenant::{Tenant, tenant},
@@ -102,6 +101,34 @@ async fn leaders_that_come_to_after_another_took_over_do_no_harm() {
         history::succeeded(tenant, &jobs, &NAMES).await;
         operator::verify(Some(since)).await;
         last.stop().await;
+    })
+    .await;
+}
+
+/// Two leases, so two leaders, for as long as it takes; and each hop fails now and then.
+#[tokio::test]
+async fn two_operators_that_lead_at_once_and_fail_all_the_time_do_everything_once() {
+    let stage = stage().await;
+    tenant("crash-both", "baseline", async |tenant| {
+        let since = clock::now();
+        let jobs = Jobs::watch(tenant);
+        let failpoints = HOPS.map(|hop| format!("{hop}=15%return(error)")).join(";");
+        let here = Settings { failpoints: failpoints.clone(), ..Settings::named("crash-a") };
+        let there = Settings { failpoints, namespace: tenant.namespace.clone(), ..Settings::named("crash-b") };
+        let operators = [Operator::start(&stage, &here), Operator::start(&stage, &there)];
+        for operator in &operators {
+            operator.leads().await;
+        }
+        limit(tenant, 3).await;
+        for name in NAMES {
+            tenant.apply(&history::ticking(tenant, name)).await;
+        }
+        history::succeeded(tenant, &jobs, &NAMES).await;
+        operator::verify(Some(since)).await;
+        for operator in operators {
+            assert!(operator.said("failing at"));
+            operator.stop().await;
+        }
     })
     .await;
 }

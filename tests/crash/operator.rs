@@ -32,6 +32,8 @@ pub struct Operator {
 pub struct Settings {
     /// Its name in the lease.
     pub name: String,
+    /// Where the lease is: operators with leases of their own all lead.
+    pub namespace: String,
     /// `FAILPOINTS`.
     pub failpoints: String,
     pub database_url: String,
@@ -42,6 +44,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             name: "crash-a".to_owned(),
+            namespace: super::stage::NAMESPACE.to_owned(),
             failpoints: String::new(),
             database_url: cluster::variable("DATABASE_URL"),
             kubeconfig: cluster::variable("KUBECONFIG"),
@@ -67,7 +70,7 @@ impl Operator {
         let child = Command::new(BINARY)
             .arg("operator")
             .envs(stage.environment.iter().map(|(name, value)| (name, value)))
-            .env("IMAGE_FACTORY_NAMESPACE", super::stage::NAMESPACE)
+            .env("IMAGE_FACTORY_NAMESPACE", &settings.namespace)
             .env("IMAGE_FACTORY_LISTEN", address.to_string())
             .env("POD_NAME", &settings.name)
             .env("DATABASE_URL", &settings.database_url)
