@@ -4,11 +4,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 cargo fmt --all --check
-if [[ ${CI:-} ]]; then
-	cargo clippy --workspace --all-targets -- -D warnings
-else
-	cargo clippy --workspace --all-targets
-fi
+strict=()
+if [[ ${CI:-} ]]; then strict=(-D warnings); fi
+cargo clippy --workspace --all-targets -- "${strict[@]}"
+cargo clippy --features failpoints --bin image-factory --test crash -- "${strict[@]}"
 
 mapfile -t shell < <(git ls-files '*.sh' .ci/run)
 for tool in shellcheck cargo-deny; do

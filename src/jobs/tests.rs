@@ -1,3 +1,5 @@
+//! Jobs as their methods make them: which flag, which mount and which bound each input becomes.
+
 use image_factory_core::pod::BUILD_CONTAINER;
 use serde_json::{Value, json};
 

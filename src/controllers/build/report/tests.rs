@@ -1,3 +1,5 @@
+//! The status of a Build for every kind of newest row, and when it is news.
+
 use super::*;
 use crate::db::builds::QueuePlace;
 
