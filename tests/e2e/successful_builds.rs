@@ -27,8 +27,17 @@ CMD ["cat", "/juice.txt"]
 
 #[tokio::test]
 async fn buildx_builds_two_stages_and_pushes_what_rows_status_and_registry_agree_on() {
-    tenant("buildx", "privileged", async |tenant| {
-        let mut manifest = tenant.manifest("cider", "buildx", PRESS);
+    two_stages("buildx", "privileged").await;
+}
+
+#[tokio::test]
+async fn container_builds_two_stages_and_pushes_what_rows_status_and_registry_agree_on() {
+    two_stages("container", "baseline").await;
+}
+
+async fn two_stages(method: &str, level: &str) {
+    tenant(&format!("{method}-stages"), level, async |tenant| {
+        let mut manifest = tenant.manifest("cider", method, PRESS);
         manifest["spec"]["project"] = json!("press");
         manifest["spec"]["source"]["inline"]["files"]["apples.txt"] = json!("gala\n");
         tenant.apply(&manifest).await;
@@ -36,7 +45,7 @@ async fn buildx_builds_two_stages_and_pushes_what_rows_status_and_registry_agree
         assert_eq!(phase(&build), "Success");
 
         let id = one_success(tenant, &build, &manifest).await;
-        let pod = one_pod(tenant, id, &build, "buildx", "press").await;
+        let pod = one_pod(tenant, id, &build, method, "press").await;
         whole_log(tenant, id, &pod).await;
         two_events(tenant).await;
 
