@@ -11,10 +11,10 @@ mod log;
 mod pod;
 mod search;
 
-use image_factory_core::labels;
 use std::{collections::HashSet, time::Duration};
 
 use futures::TryStreamExt;
+use image_factory_core::labels;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,

@@ -1,9 +1,9 @@
 //! Which Pods are followed, and what each follower knows of its Pod. By the Pod's UID: whatever
 //! another Pod with the same label does, it is not told to this one's follower. Pure.
 
-use image_factory_core::labels;
 use std::collections::{HashMap, HashSet};
 
+use image_factory_core::labels;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::sync::watch;

@@ -2,11 +2,10 @@
 //! has ended and its Pod is gone. Everything is asked of the API server: what a watch does not show
 //! may be there all the same.
 
-use image_factory_core::labels;
 use std::collections::HashSet;
 
 use futures::{StreamExt, stream};
-use image_factory_core::ids;
+use image_factory_core::{ids, labels};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{Api, api::ListParams};
 use uuid::Uuid;
