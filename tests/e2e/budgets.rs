@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, fs};
 
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
 use serde_json::Value;
+use tokio::sync::Mutex;
 
-use super::{cluster, tenant::tenant, watching};
+use super::{cluster, rights, tenant::tenant, watching};
 
 const OPERATOR: &str = "system:serviceaccount:image-factory:image-factory";
 
@@ -30,37 +33,60 @@ fn requests(namespace: &str) -> BTreeMap<String, u32> {
     counts
 }
 
-#[tokio::test]
-async fn a_successful_build_costs_at_most_six_writes_and_two_reads_beside_its_log() {
-    tenant("budget", "baseline", async |tenant| {
-        let dockerfile = "FROM BASE\nRUN echo counted\n";
-        tenant.apply(&tenant.manifest("counted", "container", dockerfile)).await;
-        let build = tenant.finished("counted", 1).await;
-        assert_eq!(build.status.as_ref().and_then(|status| status.attempt), Some(1));
-        // The Event of the end comes after the status.
-        let counts = watching::eventually("the Event of the end", async || {
-            let counts = requests(&tenant.namespace);
-            (counts.get("create events") == Some(&2)).then_some(counts)
+/// Who leads. Another test kills operators, and a build with two costs more than one with one.
+pub async fn leader(client: &Client) -> Option<String> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), rights::NAMESPACE);
+    let lease = leases.get_opt("image-factory").await.expect("the lease can be read");
+    lease.and_then(|lease| lease.spec).and_then(|spec| spec.holder_identity)
+}
+
+/// The requests about one build that had one operator from its beginning to its end.
+async fn of_one_build(tries: u32) -> BTreeMap<String, u32> {
+    for _ in 0..tries {
+        let counted = Mutex::new(None);
+        tenant("budget", "baseline", async |tenant| {
+            let before = leader(&tenant.client).await;
+            let dockerfile = "FROM BASE\nRUN echo counted\n";
+            tenant.apply(&tenant.manifest("counted", "container", dockerfile)).await;
+            let build = tenant.finished("counted", 1).await;
+            assert_eq!(build.status.as_ref().and_then(|status| status.attempt), Some(1));
+            // The Event of the end comes after the status; a killed operator may not have come to it.
+            let counts = watching::eventually("the Event of the end", async || {
+                let counts = requests(&tenant.namespace);
+                let ended = counts.get("create events") >= Some(&2);
+                (ended || leader(&tenant.client).await != before).then_some(counts)
+            })
+            .await;
+            if leader(&tenant.client).await == before {
+                *counted.lock().await = Some(counts);
+            }
         })
         .await;
+        if let Some(counts) = counted.into_inner() {
+            return counts;
+        }
+    }
+    unreachable!("in {tries} tries no build had one operator from its beginning to its end");
+}
 
-        let writes: BTreeMap<&str, u32> = counts
-            .iter()
-            .filter(|(request, _)| !request.starts_with("get "))
-            .map(|(request, count)| (request.as_str(), *count))
-            .collect();
-        assert!(writes.values().sum::<u32>() <= 6, "{counts:?}");
-        assert_eq!(writes["create jobs"], 1, "{counts:?}");
-        assert!(writes["patch builds/status"] <= 3, "{counts:?}");
-        assert_eq!(writes.len(), 3, "nothing else is written: {counts:?}");
+#[tokio::test]
+async fn a_successful_build_costs_at_most_six_writes_and_two_reads_beside_its_log() {
+    let counts = of_one_build(5).await;
+    let writes: BTreeMap<&str, u32> = counts
+        .iter()
+        .filter(|(request, _)| !request.starts_with("get "))
+        .map(|(request, count)| (request.as_str(), *count))
+        .collect();
+    assert!(writes.values().sum::<u32>() <= 6, "{counts:?}");
+    assert_eq!(writes["create jobs"], 1, "{counts:?}");
+    assert!(writes["patch builds/status"] <= 3, "{counts:?}");
+    assert_eq!(writes.len(), 3, "nothing else is written: {counts:?}");
 
-        let reads: BTreeMap<&str, u32> = counts
-            .iter()
-            .filter(|(request, _)| request.starts_with("get ") && *request != "get pods/log")
-            .map(|(request, count)| (request.as_str(), *count))
-            .collect();
-        let once = BTreeMap::from([("get builds", 1), ("get namespaces", 1)]);
-        assert_eq!(reads, once, "each is read once, before the run is made: {counts:?}");
-    })
-    .await;
+    let reads: BTreeMap<&str, u32> = counts
+        .iter()
+        .filter(|(request, _)| request.starts_with("get ") && *request != "get pods/log")
+        .map(|(request, count)| (request.as_str(), *count))
+        .collect();
+    let once = BTreeMap::from([("get builds", 1), ("get namespaces", 1)]);
+    assert_eq!(reads, once, "each is read once, before the run is made: {counts:?}");
 }

@@ -1,15 +1,15 @@
 //! The operator is killed while builds print, without a moment's notice: nothing of it may be seen in
 //! the end. Tests that run beside this one live through it too.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
 use super::{
-    rights, rows,
+    budgets, rights, rows,
     tenant::{phase, status, tenant},
     watching,
 };
@@ -85,6 +85,49 @@ async fn killing_the_operator_in_the_midst_of_builds_changes_nothing_in_the_end(
             pods.iter().filter(new).any(ready).then_some(())
         })
         .await;
+    })
+    .await;
+}
+
+const BUILDS: usize = 30;
+
+#[tokio::test]
+async fn with_two_operators_the_leader_may_go_in_the_midst_of_thirty_builds() {
+    tenant("two-operators", "baseline", async |tenant| {
+        let deployments: Api<Deployment> = Api::namespaced(tenant.client.clone(), rights::NAMESPACE);
+        let scale = async |replicas: i32| {
+            let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+            deployments.patch("image-factory", &PatchParams::default(), &patch).await.expect("it can be scaled");
+        };
+        scale(2).await;
+        watching::until(&deployments, "image-factory", "two operators", |found: Option<&Deployment>| {
+            let status = found.and_then(|deployment| deployment.status.as_ref());
+            status.and_then(|status| status.available_replicas) == Some(2)
+        })
+        .await;
+
+        let dockerfile = "FROM BASE\nRUN for i in $(seq 1 8); do echo \"tick $i\"; sleep 0.1; done\n";
+        let names: Vec<String> = (0..BUILDS).map(|index| format!("build-{index}")).collect();
+        for name in &names {
+            tenant.apply(&tenant.manifest(name, "container", dockerfile)).await;
+        }
+        tenant.finished(&names[0], 1).await;
+        let leader = budgets::leader(&tenant.client).await.expect("one leads");
+        let operators: Api<Pod> = Api::namespaced(tenant.client.clone(), rights::NAMESPACE);
+        // Gone already where another test was faster.
+        let _ = operators.delete(&leader, &DeleteParams::default()).await;
+
+        for name in &names {
+            let build = tenant.finished(name, 1).await;
+            assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+            let attempts = tenant.attempts(&build).await;
+            assert_eq!(attempts.len(), 1, "one run, one attempt");
+            let id = rows::id(&attempts[0]);
+            assert_eq!(rows::history(&tenant.pool, id).await, "queued → in_progress → success");
+            assert_eq!(ticks(&rows::log(&tenant.pool, id).await), (1..=8).collect::<Vec<_>>());
+            assert_eq!(tenant.jobs_of(id).await.len(), 1, "one Job");
+        }
+        scale(1).await;
     })
     .await;
 }
