@@ -244,7 +244,8 @@ fn event(newest: &Newest) -> Option<Event> {
         type_,
         reason,
         note: Some(shortened(&format!("Run {}: {message}", newest.run), NOTE_BYTES)),
-        action: "Build".to_owned(),
+        // Events that agree in all but their note are folded into the first: each run has its own.
+        action: format!("Run{}", newest.run),
         secondary: None,
     })
 }

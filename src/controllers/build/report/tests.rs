@@ -125,3 +125,12 @@ fn a_note_is_cut_by_bytes_where_a_character_ends() {
         assert_eq!(shortened(text, 6), expected);
     }
 }
+
+#[test]
+fn the_events_of_two_runs_are_not_folded_into_one() {
+    let build = build(&json!({}), None);
+    let first = newest(&build, Status::Success);
+    let second = Newest { run: first.run + 1, ..first.clone() };
+    let action = |newest: &Newest| event(newest).unwrap().action;
+    assert_eq!((action(&first), action(&second)), ("Run2".to_owned(), "Run3".to_owned()));
+}
