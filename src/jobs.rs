@@ -131,11 +131,7 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
     let mut init_containers = vec![prepare(launch, settings, &builder.files, &source)];
     init_containers.extend(builder.sidecars);
     init_containers.push(builder.build);
-    let mut volumes = vec![Volume {
-        name: VOLUME_NAME.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource::default()),
-        ..Volume::default()
-    }];
+    let mut volumes = vec![scratch(VOLUME_NAME)];
     volumes.extend(builder.volumes);
     // No volume outgrows what the build may write at all.
     let size_limit = requested(launch, settings).limits.and_then(|limits| limits.get("ephemeral-storage").cloned());
@@ -291,6 +287,20 @@ fn literal(text: &str) -> String {
 
 fn variable(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(literal(value)), value_from: None }
+}
+
+/// The flags that every builder of a Dockerfile spells alike.
+fn dockerfile_flags(spec: &BuildSpec) -> Vec<String> {
+    let mut flags: Vec<String> = spec.target.iter().map(|target| format!("--target={target}")).collect();
+    flags.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
+    flags.extend(spec.output.labels.iter().map(|(key, value)| format!("--label={key}={value}")));
+    flags.extend(secrets::flags(spec));
+    flags
+}
+
+/// A volume that lives as long as the Pod.
+fn scratch(name: &str) -> Volume {
+    Volume { name: name.to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
 }
 
 fn shared_volume() -> VolumeMount {

@@ -1,12 +1,19 @@
-//! What several parts ask of the cluster in the same way: the Job of an attempt, and its end.
+//! What several parts ask of the cluster in the same way: the Job of an attempt, its end, and the
+//! writing of a status.
 
 use image_factory_core::{ids, labels};
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    core::NamespaceResourceScope,
 };
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
 use uuid::Uuid;
+
+/// The field manager of every status we write.
+const MANAGER: &str = "image-factory";
 
 /// The Job of this very attempt, asked live: another's of the same name does not count.
 ///
@@ -36,4 +43,26 @@ pub async fn delete_job(client: &Client, job: &Job) -> Result<(), kube::Error> {
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// Makes `status` the object's status, all of it. `false`: the object is gone.
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn apply_status<K>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    status: &impl Serialize,
+) -> Result<bool, kube::Error>
+where
+    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status});
+    match api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(error)) if error.code == 404 => Ok(false),
+        Err(error) => Err(error),
+    }
 }

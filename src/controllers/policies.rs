@@ -9,8 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 use kube::{
-    Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
+    Api, ResourceExt,
     core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
@@ -18,17 +17,16 @@ use kube::{
         watcher,
     },
 };
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     crd::{BuildConcurrencyPolicy, build_concurrency_policy::BuildConcurrencyPolicyStatus},
     db::{self, policies::Policy},
+    kube_ext,
     runtime::{Context, health::Watch},
 };
 
 const RETRY: Duration = Duration::from_secs(5);
-const MANAGER: &str = "image-factory";
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -110,16 +108,7 @@ async fn report(context: &Context, policy: &BuildConcurrencyPolicy) -> Result<()
             observed_generation: generation,
         }],
     };
-    let api: Api<BuildConcurrencyPolicy> =
-        Api::namespaced(context.client.clone(), &policy.namespace().unwrap_or_default());
-    let patch = json!({
-        "apiVersion": BuildConcurrencyPolicy::api_version(&()),
-        "kind": BuildConcurrencyPolicy::kind(&()),
-        "status": status,
-    });
-    match api.patch_status(&policy.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(error)) if error.code == 404 => Ok(()),
-        Err(error) => Err(error),
-    }
+    let namespace = policy.namespace().unwrap_or_default();
+    kube_ext::apply_status::<BuildConcurrencyPolicy>(&context.client, &namespace, &policy.name_any(), &status).await?;
+    Ok(())
 }

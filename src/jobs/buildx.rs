@@ -2,11 +2,11 @@
 //! as a native sidecar and goes with the Pod. The daemon is privileged; the client is not.
 
 use image_factory_core::pod::{BUILD_CONTAINER, BUILDKITD_CONTAINER, METADATA_FILE, OUT, SOURCE, VOLUME};
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, SecurityContext, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, SecurityContext, VolumeMount};
 
 use super::{
-    Builder, Launch, Settings, USER, destinations, requested, resources, restricted, secrets, shared_volume,
-    under_agent, variable,
+    Builder, Launch, Settings, USER, destinations, dockerfile_flags, requested, resources, restricted, scratch,
+    secrets, shared_volume, under_agent, variable,
 };
 
 const CONFIG_FILE: &str = "buildkitd.toml";
@@ -18,11 +18,7 @@ pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String])
     Builder {
         sidecars: vec![daemon(launch, settings, &socket)],
         build: client(launch, settings, &socket),
-        volumes: vec![Volume {
-            name: STATE_VOLUME.to_owned(),
-            empty_dir: Some(EmptyDirVolumeSource::default()),
-            ..Volume::default()
-        }],
+        volumes: vec![scratch(STATE_VOLUME)],
         files: vec![(CONFIG_FILE, config(insecure))],
         digest_from: format!("buildx:{METADATA_FILE}"),
     }
@@ -84,10 +80,7 @@ fn build(launch: &Launch) -> Vec<String> {
         argv.push(format!("--file={context}/{dockerfile}"));
     }
     argv.extend(destinations(launch).iter().map(|name| format!("--tag={name}")));
-    argv.extend(spec.target.iter().map(|target| format!("--target={target}")));
-    argv.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
-    argv.extend(spec.output.labels.iter().map(|(key, value)| format!("--label={key}={value}")));
-    argv.extend(secrets::flags(spec));
+    argv.extend(dockerfile_flags(spec));
     if !spec.cache_enabled() {
         argv.push("--no-cache".to_owned());
     }

@@ -2,9 +2,12 @@
 //! without privileges. It pushes in a command of its own.
 
 use image_factory_core::pod::{BUILD_CONTAINER, DIGEST_FILE, OUT, SOURCE, VOLUME};
-use k8s_openapi::api::core::v1::{Capabilities, Container, EmptyDirVolumeSource, SecurityContext, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Capabilities, Container, SecurityContext, VolumeMount};
 
-use super::{Builder, Launch, Settings, destinations, requested, secrets, shared_volume, under_agent, variable};
+use super::{
+    Builder, Launch, Settings, destinations, dockerfile_flags, requested, scratch, secrets, shared_volume, under_agent,
+    variable,
+};
 
 const REGISTRIES_FILE: &str = "registries.conf";
 const STORAGE_VOLUME: &str = "storage";
@@ -64,11 +67,7 @@ pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String])
             ]),
             ..Container::default()
         },
-        volumes: vec![Volume {
-            name: STORAGE_VOLUME.to_owned(),
-            empty_dir: Some(EmptyDirVolumeSource::default()),
-            ..Volume::default()
-        }],
+        volumes: vec![scratch(STORAGE_VOLUME)],
         files: vec![(REGISTRIES_FILE, registries(insecure))],
         digest_from: format!("file:{DIGEST_FILE}"),
     }
@@ -82,10 +81,7 @@ fn build(launch: &Launch, destinations: &[String]) -> Vec<String> {
         argv.push(format!("--file={context}/{dockerfile}"));
     }
     argv.extend(destinations.iter().map(|name| format!("--tag={name}")));
-    argv.extend(spec.target.iter().map(|target| format!("--target={target}")));
-    argv.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
-    argv.extend(spec.output.labels.iter().map(|(key, value)| format!("--label={key}={value}")));
-    argv.extend(secrets::flags(spec));
+    argv.extend(dockerfile_flags(spec));
     if !spec.cache_enabled() {
         argv.push("--no-cache".to_owned());
     }

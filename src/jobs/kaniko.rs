@@ -4,7 +4,9 @@
 use image_factory_core::pod::{BUILD_CONTAINER, DIGEST_FILE, SOURCE, VOLUME};
 use k8s_openapi::api::core::v1::{Capabilities, Container, SeccompProfile, SecurityContext};
 
-use super::{Builder, Launch, Settings, destinations, requested, secrets, shared_volume, under_agent, variable};
+use super::{
+    Builder, Launch, Settings, destinations, dockerfile_flags, requested, secrets, shared_volume, under_agent, variable,
+};
 
 /// What files of any owner need, what a RUN under another user needs, and the set-group-ID bit of files that are
 /// unpacked or installed, which the kernel takes away without FSETID.
@@ -64,10 +66,7 @@ fn execute(launch: &Launch, insecure: &[String]) -> Vec<String> {
     }
     argv.extend(destinations(launch).iter().map(|name| format!("--destination={name}")));
     argv.push(format!("--digest-file={DIGEST_FILE}"));
-    argv.extend(spec.target.iter().map(|target| format!("--target={target}")));
-    argv.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
-    argv.extend(spec.output.labels.iter().map(|(key, value)| format!("--label={key}={value}")));
-    argv.extend(secrets::flags(spec));
+    argv.extend(dockerfile_flags(spec));
     // Without a repository of the user's it would make one beside the image.
     if let Some(repo) = spec.cache.as_ref().filter(|cache| cache.enabled).and_then(|cache| cache.repo.as_ref()) {
         argv.push("--cache".to_owned());

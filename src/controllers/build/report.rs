@@ -7,11 +7,9 @@ use image_factory_core::{conditions, ids, status::Status};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
-    Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
+    Resource, ResourceExt,
     runtime::events::{Event, EventType},
 };
-use serde_json::json;
 
 use super::{
     Error,
@@ -24,11 +22,10 @@ use crate::{
         build_status::{FailureStatus, ImageStatus, Phase, QueueStatus},
     },
     db::builds::Newest,
-    failpoint,
+    failpoint, kube_ext,
     runtime::Context,
 };
 
-const MANAGER: &str = "image-factory";
 /// Longest message of a condition in bytes (the API server's own limit is 32,768).
 const MESSAGE_BYTES: usize = 2_048;
 /// Longest line of `status.failure.logTail` in bytes: a status is no place for a log.
@@ -45,17 +42,13 @@ pub async fn report(context: &Context, build: &Watched, newest: Option<&Newest>)
     if before.is_some_and(|before| is_told(before, &status)) {
         return Ok(());
     }
-    let api: Api<Build> = Api::namespaced(context.client.clone(), &build.namespace().unwrap_or_default());
-    let patch = json!({"apiVersion": Build::api_version(&()), "kind": Build::kind(&()), "status": status});
     failpoint::request("report.before-patch")?;
-    let written =
-        api.patch_status(&build.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await;
-    match written {
-        Ok(_) => failpoint::request("report.after-patch")?,
+    let namespace = build.namespace().unwrap_or_default();
+    if !kube_ext::apply_status::<Build>(&context.client, &namespace, &build.name_any(), &status).await? {
         // Deleted meanwhile.
-        Err(kube::Error::Api(error)) if error.code == 404 => return Ok(()),
-        Err(error) => return Err(error.into()),
+        return Ok(());
     }
+    failpoint::request("report.after-patch")?;
     if let Some(event) = newest.filter(|newest| is_news(before, newest)).and_then(event) {
         publish(context, build, &event).await;
     }

@@ -1,5 +1,7 @@
 //! The status of a Build for every kind of newest row, and when it is news.
 
+use serde_json::json;
+
 use super::*;
 use crate::db::builds::QueuePlace;
 
