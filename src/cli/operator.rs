@@ -15,11 +15,7 @@ use kube::{
         watcher,
     },
 };
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, mpsc},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -133,11 +129,11 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
         tenant_builds: i32::from(config.tenant_builds.get().cast_signed()),
     };
     tasks::spawn(parts, context, settings, stop);
-    let wake = Arc::new(Notify::new());
+    let dispatcher = listener::DispatcherWakes::default();
     let (changed, rows_changed) = mpsc::unbounded_channel();
-    let wakes = listener::Wakes { dispatcher: wake.clone(), changed };
+    let wakes = listener::Wakes { dispatcher: dispatcher.clone(), changed };
     parts.spawn(listener::run(context.pool.clone(), wakes, stop.clone()));
-    parts.spawn(dispatcher::run(context.clone(), wake, stop.clone()));
+    parts.spawn(dispatcher::run(context.clone(), dispatcher, stop.clone()));
     parts.spawn(collector::run(context.clone(), stop.clone()));
 
     parts.spawn(controllers::build::run(context.clone(), rows_changed, stop.clone()));
