@@ -11,6 +11,7 @@ pub mod plan;
 pub mod report;
 pub mod set_aside;
 pub mod text;
+pub mod told;
 pub mod validate;
 pub mod watched;
 
