@@ -74,6 +74,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
             insecure_registries: config.insecure_registries.iter().filter(|host| !host.is_empty()).cloned().collect(),
             sources: jobs::source::Settings {
                 insecure_protocols: config.source_protocols.clone(),
+                authorities: config.source_authorities.clone(),
                 mebibytes: config.source_mebibytes.get(),
             },
         }),
