@@ -4,6 +4,7 @@
 mod cleaner;
 mod heartbeat;
 mod partitions;
+mod rollup;
 mod sweeper;
 
 use std::{future::Future, time::Duration};
@@ -38,6 +39,10 @@ pub fn spawn(tasks: &mut JoinSet<()>, context: &Context, settings: heartbeat::Se
     let partitions = context.clone();
     tasks.spawn(every("partitions", Duration::from_hours(12), context.clone(), stop.clone(), move || {
         partitions::ensure(partitions.clone())
+    }));
+    let rollup = context.clone();
+    tasks.spawn(every("rollup", Duration::from_mins(1), context.clone(), stop.clone(), move || {
+        rollup::count(rollup.clone())
     }));
 }
 
