@@ -7,3 +7,4 @@ mod integrity;
 mod partitions;
 mod queue;
 mod rows;
+mod views;
