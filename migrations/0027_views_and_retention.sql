@@ -1,5 +1,6 @@
--- The questions people ask of the history, as views, so that each is written once and rightly. Only for reading; the
--- operator uses none of them. Each has a tenant and a time to filter by, which reach the tables beneath.
+-- The questions people ask of the history, as views, so that each is written once and rightly; and how old logs and
+-- artifacts go. The views are only for reading, the operator uses none of them. Each has a tenant and most a time to
+-- filter by, which reach the tables beneath.
 
 create view slow_builds as
 select
@@ -193,3 +194,44 @@ comment on column worker_use.busy_seconds is 'Time that builds ran on it on that
 comment on column worker_use.use_percent is 'busy_seconds of what its limit would allow on that day, today up to now, in percent. Null where its limit is 0.';
 
 grant select on slow_builds, failing_stages, failing_steps, queue_waits, worker_use to public;
+
+comment on column build_artifacts.is_available is 'False once its time is over: from then on nothing keeps it from being deleted where it is. The row stays.';
+comment on column build_artifacts.expires_at is 'When its time is over, by retention_policy and the end of the build. Null for never.';
+
+create function drop_build_logs(before date) returns int
+language plpgsql
+-- A long reader must not hold up everyone who waits behind this: it is tried again another time.
+set lock_timeout = '2s'
+as $$
+declare
+    week date;
+    dropped int := 0;
+begin
+    for week in
+        select to_date(right(c.relname, 10), 'YYYY_MM_DD')
+        from pg_inherits i
+        join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'build_logs'::regclass and c.relname ~ '^build_logs_[0-9]{4}_[0-9]{2}_[0-9]{2}$'
+        order by 1
+    loop
+        exit when week + 7 > before;
+        -- A build that was queued so long ago and has not ended keeps its week.
+        continue when exists (
+            select from builds
+            where status in ('queued', 'in_progress')
+                and id >= uuid_v7_floor(week::timestamp at time zone 'UTC')
+                and id < uuid_v7_floor((week + 7)::timestamp at time zone 'UTC')
+        );
+        execute format('drop table %I', 'build_logs_' || to_char(week, 'YYYY_MM_DD'));
+        -- The cursors say what is stored.
+        update build_log_cursors set line_number = 0
+        where build_id >= uuid_v7_floor(week::timestamp at time zone 'UTC')
+            and build_id < uuid_v7_floor((week + 7)::timestamp at time zone 'UTC');
+        dropped := dropped + 1;
+    end loop;
+    return dropped;
+end
+$$;
+
+comment on function drop_build_logs(date) is 'Drops the weekly partitions of build_logs that end before this day, and returns how many. The builds keep everything but their lines. Leaves a week of which a build has not ended.';
+comment on column build_log_cursors.line_number is 'build_logs.line_number of the last line stored of this container; 0 before the first, and once the week of the log was dropped.';
