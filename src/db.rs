@@ -9,6 +9,7 @@ pub mod logs;
 pub mod policies;
 pub mod queue;
 pub mod results;
+pub mod rollup;
 pub mod settings;
 pub mod transitions;
 pub mod verify;

@@ -11,6 +11,7 @@ mod git;
 mod jobs;
 mod log_lines;
 mod reconcile;
+mod retention;
 mod schema;
 mod transitions;
 mod verify;
