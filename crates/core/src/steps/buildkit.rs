@@ -75,7 +75,6 @@ impl BuildKit {
         }
         let Some(&id) = self.vertices.get(&vertex) else { return };
         match event {
-            Event::Named { .. } => {}
             Event::Cached => {
                 record.cached(id);
                 // The builder does not say how long it took to find it.
@@ -87,7 +86,7 @@ impl BuildKit {
                 record.error_line(id, &format!("ERROR: {message}"));
                 record.fail(id, line.at, message);
             }
-            Event::Doing("...") => {}
+            Event::Named { .. } | Event::Doing("...") => {}
             Event::Printed(text) | Event::Doing(text) => record.output(id, text),
         }
     }

@@ -11,8 +11,10 @@ use super::{End, exit_code, instruction};
 pub(super) const STEPS: usize = 1_000;
 /// Longest name of a step in bytes; a name is one line of a log.
 const NAME_BYTES: usize = 2_048;
-/// Longest output of a step in bytes, and the most its error lines may have.
+/// Longest output of a step in bytes, while no more than so many run; more share what those would have.
 const OUTPUT_BYTES: usize = 64 * 1024;
+const AT_ONCE: usize = 16;
+/// The most that its error lines may have.
 const ERROR_BYTES: usize = 8 * 1024;
 /// Stands where output was cut.
 const CUT: &str = "[… cut]\n";
@@ -121,6 +123,8 @@ pub(super) struct Record {
     /// Whose output was read last, since a step began.
     spoke: Option<Id>,
     over: bool,
+    /// Steps that ran when the newest began.
+    running: usize,
 }
 
 impl Record {
@@ -138,6 +142,7 @@ impl Record {
             return Id(usize::MAX);
         }
         self.spoke = None;
+        self.running = self.steps.iter().filter(|step| step.status == StepStatus::Running).count() + 1;
         let name = first_bytes(name.trim(), NAME_BYTES);
         self.steps.push(Step {
             number: i32::try_from(self.steps.len() + 1).unwrap_or(i32::MAX),
@@ -193,10 +198,12 @@ impl Record {
 
     pub fn output(&mut self, id: Id, text: &str) {
         self.spoke = Some(id);
+        let share = OUTPUT_BYTES * AT_ONCE / self.running.max(AT_ONCE);
         let Some(step) = self.step(id) else { return };
         if step.told {
             return;
         }
+        step.output.bytes = share;
         // The log went on: those were no last words.
         let errors = std::mem::replace(&mut step.errors, Tail::new(ERROR_BYTES)).finish();
         if let Some(errors) = errors {

@@ -241,6 +241,19 @@ fn a_hostile_log_makes_no_more_than_the_cap() {
     assert!(steps.progress().total >= record::STEPS);
 }
 
+#[test]
+fn steps_that_run_at_once_share_what_is_kept_of_output() {
+    let mut steps = Steps::new(Method::Buildx);
+    let line = "x".repeat(1_000);
+    for number in 0..64 {
+        let text = format!("#{number} [s{number} 2/2] RUN x\n{}", format!("#{number} 0.1 {line}\n").repeat(80));
+        feed(&mut steps, &lines(&text));
+    }
+    steps.end(End::Success);
+    let kept: Vec<usize> = stored(&mut steps).iter().filter_map(|step| Some(step.stdout.as_ref()?.len())).collect();
+    assert!(kept[0] > 60_000 && kept[0] < 66_000 && kept[63] > 15_000 && kept[63] < 17_000, "{kept:?}");
+}
+
 /// Lines that parsers look at closely, cut and joined at random.
 fn fragment() -> impl Strategy<Value = String> {
     let known = [
