@@ -13,7 +13,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use image_factory_core::inspection::{ImageFacts, Inspection, LayerFacts, ManifestKind, masked};
+use image_factory_core::environment::masked;
+use image_factory_core::inspection::{HistoryEntry, ImageFacts, Inspection, LayerFacts, ManifestKind};
 use image_factory_core::report::PodFailure;
 use oci_client::Reference;
 use serde::Deserialize;
@@ -168,23 +169,21 @@ fn facts(
     image: ImageConfig,
 ) -> ImageFacts {
     let own = Platform { os: image.os, architecture: image.architecture, variant: image.variant };
-    let instructions: Vec<Option<String>> = image
-        .history
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|entry| !entry.empty_layer.unwrap_or_default())
-        .map(|entry| entry.created_by.filter(|text| !text.is_empty()))
-        .collect();
-    // A history that doesn't count as many layers as there are can't say which is which.
-    let mut instructions = if instructions.len() == layers.len() { instructions } else { vec![None; layers.len()] };
+    let history = history(image.history.unwrap_or_default(), layers.len());
+    // Another number of them can't say which is which.
+    let mut diff_ids = image.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default();
+    if diff_ids.len() != layers.len() {
+        diff_ids.clear();
+    }
+    let mut diff_ids = diff_ids.into_iter();
     let layers: Vec<LayerFacts> = layers
         .into_iter()
-        .zip(instructions.drain(..))
-        .map(|(layer, created_by)| LayerFacts {
+        .map(|layer| LayerFacts {
             digest: layer.digest,
             size_bytes: layer.size,
             media_type: layer.media_type.unwrap_or_default(),
-            created_by,
+            diff_id: diff_ids.next(),
+            uncompressed_size_bytes: None,
         })
         .collect();
     let settings = image.config.unwrap_or_default();
@@ -192,8 +191,11 @@ fn facts(
         platform: platform.unwrap_or(&own).name(),
         manifest_digest,
         config_digest,
+        layer_count: layers.len() as u64,
         compressed_size_bytes: layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size_bytes)),
         layers,
+        base: None,
+        history,
         entrypoint: settings.entrypoint.unwrap_or_default(),
         cmd: settings.cmd.unwrap_or_default(),
         env: settings.env.unwrap_or_default().iter().map(|variable| masked(variable)).collect(),
@@ -201,6 +203,21 @@ fn facts(
         created: image.created,
         labels: settings.labels.unwrap_or_default(),
     }
+}
+
+/// The history as the image tells it. Where it does not tell of as many layers as there are, nobody can say which
+/// instruction made which.
+fn history(entries: Vec<History>, layers: usize) -> Vec<HistoryEntry> {
+    let makes_layer = |entry: &History| !entry.empty_layer.unwrap_or_default();
+    let fits = entries.iter().filter(|entry| makes_layer(entry)).count() == layers;
+    let mut places = 0..;
+    entries
+        .into_iter()
+        .map(|entry| HistoryEntry {
+            layer: if fits && makes_layer(&entry) { places.next() } else { None },
+            created_by: entry.created_by.filter(|text| !text.is_empty()),
+        })
+        .collect()
 }
 
 async fn verified_manifest(repository: &mut Repository, digest: &str) -> Result<Body, RegistryError> {
@@ -329,6 +346,12 @@ struct ImageConfig {
     created: Option<String>,
     config: Option<Settings>,
     history: Option<Vec<History>>,
+    rootfs: Option<RootFs>,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    diff_ids: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, Default)]

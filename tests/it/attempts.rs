@@ -12,7 +12,6 @@ use image_factory_core::{
     method::Method,
     outcome::{Failure, Outcome},
     reason::Reason,
-    report::VERSION,
     status::Status,
 };
 use serde_json::{Value, json};
@@ -85,24 +84,16 @@ pub fn success(reference: &str) -> Outcome {
         platform: "linux/amd64".to_owned(),
         manifest_digest: digest.clone(),
         config_digest: digest.clone(),
-        layers: Vec::new(),
-        compressed_size_bytes: 0,
-        entrypoint: Vec::new(),
-        cmd: Vec::new(),
-        env: Vec::new(),
-        working_dir: None,
-        created: None,
-        labels: BTreeMap::new(),
+        ..ImageFacts::default()
     };
-    let image = Inspection {
-        version: VERSION,
-        reference: reference.to_owned(),
+    let mut image = Inspection::new(
+        reference.to_owned(),
         digest,
-        media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
-        kind: ManifestKind::Image,
-        images: vec![image],
-        total_size_bytes: 7,
-    };
+        "application/vnd.oci.image.manifest.v1+json".to_owned(),
+        ManifestKind::Image,
+        vec![image],
+    );
+    image.total_size_bytes = 7;
     Outcome { status: Status::Success, exit_code: Some(0), failure: None, image: Some(image) }
 }
 

@@ -4,6 +4,7 @@
 //! argument, and what it decides is a value. The operator, the agent and the Pods share it.
 
 pub mod conditions;
+pub mod environment;
 pub mod git;
 pub mod ids;
 pub mod inputs;
