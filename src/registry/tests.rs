@@ -17,7 +17,13 @@ use base64::engine::general_purpose::STANDARD;
 use oci_client::client::{ClientConfig, ClientProtocol};
 use serde_json::{Value, json};
 
+use image_factory_core::inspection::{LayerFacts, ManifestKind};
+
+use super::describe::facts;
+use super::documents::{Descriptor, ImageConfig};
 use super::*;
+
+mod facts;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
@@ -49,7 +55,16 @@ impl Pod {
         use_ring();
         let file = self.0.join("digest");
         fs::write(&file, digest).expect("writes");
-        inspect(image, &DigestSource::File(file), insecure, Some(&self.0)).await
+        let registry = image.split('/').next().filter(|_| insecure).map(str::to_owned);
+        inspect(&Pushed {
+            image: image.to_owned(),
+            tags: Vec::new(),
+            digest: DigestSource::File(file),
+            dockerfile: None,
+            insecure_registries: registry.into_iter().collect(),
+            docker_config: Some(self.0.clone()),
+        })
+        .await
     }
 }
 

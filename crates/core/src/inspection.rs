@@ -146,6 +146,13 @@ impl BaseFacts {
 }
 
 impl ImageFacts {
+    /// Its layers together as they are unpacked. None unless each was read.
+    pub fn uncompressed_size_bytes(&self) -> Option<u64> {
+        let is_complete = self.layers.len() as u64 == self.layer_count;
+        let sizes = self.layers.iter().map(|layer| layer.uncompressed_size_bytes);
+        is_complete.then(|| sizes.sum())?
+    }
+
     /// Holds what has a fixed form to a length at which no image makes the document too long by it.
     fn shorten_names(&mut self) {
         for name in [&mut self.platform, &mut self.manifest_digest, &mut self.config_digest] {
@@ -234,10 +241,9 @@ impl Inspection {
 
     /// Layers of all images together as they are unpacked, a layer they share counted once. None unless each was read.
     pub fn uncompressed_size_bytes(&self) -> Option<u64> {
-        let complete = self.images.iter().all(|image| image.layers.len() as u64 == image.layer_count);
+        let is_complete = self.images.iter().all(|image| image.uncompressed_size_bytes().is_some());
         let sizes = distinct(&self.images).into_values().map(|layer| layer.uncompressed_size_bytes);
-        complete.then_some(())?;
-        sizes.sum()
+        is_complete.then(|| sizes.sum())?
     }
 }
 
