@@ -146,9 +146,9 @@ impl Arguments {
             let (name, after) = name(text)?;
             return Some((self.values.get(name).cloned().unwrap_or_default(), after));
         };
-        let (name, modified) = name(inside)?;
+        let (name, rest) = name(inside)?;
         let value = self.values.get(name);
-        let (modifier, after) = modified.split_at(closing(modified)?);
+        let (modifier, after) = rest.split_at(closing(rest)?);
         let set = value.filter(|value| !value.is_empty());
         let value = match (modifier, modifier.get(..2)) {
             ("", _) => value.cloned().unwrap_or_default(),

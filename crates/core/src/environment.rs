@@ -96,7 +96,7 @@ fn without_password(value: &str) -> String {
         let (authority, following) = after.split_at(end.unwrap_or(after.len()));
         match authority.rsplit_once('@').and_then(|(login, host)| Some((login.split_once(':')?, host))) {
             Some(((user, password), host)) if !password.is_empty() => {
-                kept.push_str(&format!("{user}:{MASK}@{host}"));
+                kept.extend([user, ":", MASK, "@", host]);
             }
             _ => kept.push_str(authority),
         }
