@@ -12,7 +12,7 @@ pub struct Cost {
     pub build_seconds: Option<i32>,
     pub push_seconds: Option<i32>,
     pub peak_memory_mebibytes: Option<i32>,
-    /// Of one core, averaged over the run.
+    /// Of one core, averaged over the time in which it was measured.
     pub cpu_percent: Option<f64>,
     pub disk_read_bytes: Option<i64>,
     pub disk_write_bytes: Option<i64>,
@@ -25,14 +25,15 @@ impl Cost {
         let push = push.and_then(|push| u64::try_from(push).ok());
         let run = report.commands.iter().fold(0, |sum: u64, command| sum.saturating_add(command.milliseconds));
         let pushed = push.or_else(|| (failed_at == Some(Stage::Build)).then_some(0));
+        let usage = &report.usage;
         let bytes = |bytes: Option<u64>| bytes.and_then(|bytes| i64::try_from(bytes).ok());
         Self {
             build_seconds: pushed.and_then(|pushed| rounded(run.saturating_sub(pushed), 1_000)),
             push_seconds: push.and_then(|push| rounded(push, 1_000)),
-            peak_memory_mebibytes: report.memory_peak_bytes.and_then(|peak| rounded(peak, 1024 * 1024)),
-            cpu_percent: report.cpu_microseconds.and_then(|cpu| percent(cpu, run)),
-            disk_read_bytes: bytes(report.disk_read_bytes),
-            disk_write_bytes: bytes(report.disk_write_bytes),
+            peak_memory_mebibytes: usage.memory_peak_bytes.and_then(|peak| rounded(peak, 1024 * 1024)),
+            cpu_percent: usage.cpu_microseconds.zip(usage.milliseconds).and_then(|(cpu, clock)| percent(cpu, clock)),
+            disk_read_bytes: bytes(usage.disk_read_bytes),
+            disk_write_bytes: bytes(usage.disk_write_bytes),
         }
     }
 }
@@ -54,7 +55,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::report::CommandReport;
+    use crate::report::{CommandReport, Usage};
 
     fn report(milliseconds: &[u64]) -> AgentReport {
         let command = |milliseconds: &u64| CommandReport {
@@ -85,12 +86,14 @@ mod tests {
 
     #[test]
     fn what_was_used_is_told_in_the_units_of_the_columns() {
-        let report = AgentReport {
+        let usage = Usage {
             memory_peak_bytes: Some(100 * 1024 * 1024 + 512 * 1024),
             cpu_microseconds: Some(3_000_000),
+            milliseconds: Some(2_000),
             disk_read_bytes: Some(7),
-            ..report(&[1_500, 500])
+            ..Usage::default()
         };
+        let report = AgentReport { usage, ..report(&[1_500, 400]) };
         let expected = Cost {
             peak_memory_mebibytes: Some(101),
             cpu_percent: Some(150.0),
@@ -102,15 +105,16 @@ mod tests {
 
     #[test]
     fn a_number_that_can_not_be_is_none() {
-        let report = AgentReport {
+        let usage = Usage {
             memory_peak_bytes: Some(u64::MAX),
             cpu_microseconds: Some(u64::MAX),
+            milliseconds: Some(0),
             disk_write_bytes: Some(u64::MAX),
-            ..report(&[u64::MAX, u64::MAX])
+            ..Usage::default()
         };
-        assert_eq!(Cost::of(&report, None, Some(Stage::Build)).build_seconds, None);
-        let nothing_by_the_clock = AgentReport { commands: Vec::new(), ..report };
-        let cost = Cost::of(&nothing_by_the_clock, None, None);
+        let report = AgentReport { usage, ..report(&[u64::MAX, u64::MAX]) };
+        let cost = Cost::of(&report, None, Some(Stage::Build));
+        assert_eq!(cost.build_seconds, None);
         assert_eq!((cost.peak_memory_mebibytes, cost.cpu_percent, cost.disk_write_bytes), (None, None, None));
     }
 
@@ -119,8 +123,10 @@ mod tests {
         fn every_cost_fits_its_column(
             run in prop::collection::vec(any::<u64>(), 0..4), push in any::<Option<i64>>(),
             memory_peak_bytes in any::<Option<u64>>(), cpu_microseconds in any::<Option<u64>>(),
+            milliseconds in any::<Option<u64>>(),
         ) {
-            let report = AgentReport { memory_peak_bytes, cpu_microseconds, ..report(&run) };
+            let usage = Usage { memory_peak_bytes, cpu_microseconds, milliseconds, ..Usage::default() };
+            let report = AgentReport { usage, ..report(&run) };
             let cost = Cost::of(&report, push, None);
             prop_assert!(cost.cpu_percent.is_none_or(|percent| (0.0..1e8).contains(&percent)));
             prop_assert!([cost.build_seconds, cost.push_seconds, cost.peak_memory_mebibytes].into_iter().flatten().all(|number| number >= 0));
