@@ -4,6 +4,7 @@
 //! history. Every function takes what it needs and gives rows or facts; none decides.
 
 pub mod builds;
+mod images;
 pub mod launches;
 pub mod logs;
 pub mod policies;
