@@ -39,7 +39,7 @@ async fn claim_batch(pool: &PgPool) -> Result<(Vec<Uuid>, bool)> {
         .await?;
     let places = places(&mut tx).await?;
     let Plan { assignments, cut } = planned(&mut tx, &places).await?;
-    let changes: Vec<_> = assignments.into_iter().map(change).collect();
+    let changes: Vec<_> = assignments.iter().map(change).collect();
     let claimed = transitions::apply(&mut tx, Status::Queued, Status::InProgress, &changes).await?;
     // What woke this claim may have been the end of a build. Mostly another takes its place, and the
     // counts stay.
@@ -88,7 +88,7 @@ async fn places(conn: &mut PgConnection) -> Result<Vec<Place>> {
         .collect()
 }
 
-fn change(assignment: Assignment) -> transitions::Change {
+fn change(assignment: &Assignment) -> transitions::Change {
     transitions::Change {
         build: assignment.build,
         worker: Some(assignment.worker),
