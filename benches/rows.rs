@@ -93,7 +93,8 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
         let build = build(pool).await?;
         stored.push(
             timed(async {
-                let mut log = Log::resume(&context, build).await?;
+                let attempt = launches::followed(pool, build).await?.context("the build has no row")?;
+                let mut log = Log::resume(&context, attempt);
                 Ok(log.read(&pods, "printer", "build", false).await?)
             })
             .await?,
