@@ -20,3 +20,4 @@ pub mod reason;
 pub mod reference;
 pub mod report;
 pub mod status;
+pub mod worker_health;
