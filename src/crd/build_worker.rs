@@ -36,6 +36,10 @@ use super::{
     printcolumn(name = "Zone", type_ = "string", json_path = ".spec.zone", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = (
+        "size(self.metadata.name) <= 63",
+        "metadata.name must have at most 63 characters: it is a label of the worker's Jobs"
+    ),
+    validation = (
         "self.metadata.name != 'cluster'",
         "metadata.name cluster is the built-in worker's, which is set by the operator's configuration; choose another"
     ),
@@ -187,11 +191,7 @@ impl From<&Toleration> for worker_health::Toleration {
     fn from(toleration: &Toleration) -> Self {
         let Toleration { key, operator, value, effect, toleration_seconds: _ } = toleration.clone();
         let any_value = operator == Some(TolerationOperator::Exists);
-        Self {
-            key,
-            value: (!any_value).then(|| value.unwrap_or_default()),
-            effect,
-        }
+        Self { key, value: (!any_value).then(|| value.unwrap_or_default()), effect }
     }
 }
 

@@ -39,7 +39,7 @@ fn job_of(method: &str, more: Value) -> Job {
         build: "web".to_owned(),
         build_uid: "uid-of-web".to_owned(),
         project: "storefront".to_owned(),
-        worker: "cluster".to_owned(),
+        worker: Worker { name: "cluster".to_owned(), ..Worker::default() },
         spec: serde_json::from_value(spec).expect("the spec reads"),
     };
     job(&launch, &settings()).expect("the method is available")
