@@ -10,7 +10,14 @@ from build_configs c
 where c.build_id = b.id;
 alter table builds alter column build_method set not null;
 alter table builds add constraint builds_build_method_check check (build_method in ('kaniko', 'buildx', 'container', 'packer', 'paketo'));
-alter table builds add constraint builds_placement_check check (jsonb_typeof(placement) = 'object');
+-- The claim reads every head's placement: one that it could not read would stop all.
+alter table builds add constraint builds_placement_check check (
+    placement - array['name', 'zone', 'selector'] = '{}'
+    and coalesce(jsonb_typeof(placement -> 'name'), 'string') = 'string'
+    and coalesce(jsonb_typeof(placement -> 'zone'), 'string') = 'string'
+    and coalesce(jsonb_typeof(placement -> 'selector'), 'object') = 'object'
+    and not placement @? '$.selector.* ? (@.type() != "string")'
+);
 -- A selector is too long for a key of an index, and its hash is not.
 alter table builds add column queue_group uuid not null
     generated always as (md5(project_id::text || ' ' || build_method || ' ' || coalesce(placement::text, ''))::uuid) stored;

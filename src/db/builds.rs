@@ -1,10 +1,10 @@
 //! The table `builds` with what belongs to an attempt from its first moment: `build_configs`,
 //! `build_triggers` and the first row of `build_status_history`.
 
-use image_factory_core::{method::Method, reason::Reason, status::Status};
+use image_factory_core::{method::Method, placement::Placement, reason::Reason, status::Status};
 use jiff::Timestamp;
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
 use super::{Error, Result, transitions};
@@ -32,6 +32,8 @@ pub struct NewAttempt {
     pub inputs_hash: String,
     pub observed_rerun: Option<String>,
     pub priority: i32,
+    /// Which workers may take it; `None` for any.
+    pub placement: Option<Placement>,
     pub config: NewConfig,
     pub trigger: Trigger,
     /// A spec that is refused has its row too: null → queued → failed at once.
@@ -132,8 +134,8 @@ async fn insert(conn: &mut PgConnection, id: Uuid, new: &NewAttempt) -> Result<(
     sqlx::query!(
         "insert into builds (id, tenant_id, project_id, image_id, build_number, triggered_by_user_id, status,
              resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_rerun,
-             observed_generation, priority, queued_at)
-         values ($1, $2, $3, $4, $5, $6, 'queued', $7, $8, $9, $10, $11, $12, $13, $14, $15, now())",
+             observed_generation, priority, build_method, placement, queued_at)
+         values ($1, $2, $3, $4, $5, $6, 'queued', $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, now())",
         id,
         tenant,
         project.id,
@@ -148,7 +150,9 @@ async fn insert(conn: &mut PgConnection, id: Uuid, new: &NewAttempt) -> Result<(
         new.inputs_hash,
         new.observed_rerun,
         new.resource.generation,
-        new.priority
+        new.priority,
+        new.config.method.as_str(),
+        new.placement.as_ref().map(Json) as Option<Json<&Placement>>
     )
     .execute(&mut *conn)
     .await?;

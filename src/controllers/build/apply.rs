@@ -16,7 +16,7 @@ use super::{
     text,
 };
 use crate::{
-    crd::{Build, BuildSpec},
+    crd::{Build, BuildSpec, execution::Placement},
     db::builds::{self, NewAttempt, NewConfig, Newest, Resource, Trigger},
 };
 
@@ -75,6 +75,7 @@ fn new_attempt(
         // A value that was taken away is remembered: to put it back is no change either.
         observed_rerun: desired.rerun.or_else(|| newest?.observed_rerun.clone()),
         priority: spec.priority,
+        placement: spec.worker.clone().and_then(Placement::into_core),
         config: config(&spec)?,
         trigger: Trigger { kind: "manual", source: field_manager(build), user: None },
         refused,
