@@ -14,3 +14,4 @@ mod reconcile;
 mod schema;
 mod transitions;
 mod verify;
+mod workers;
