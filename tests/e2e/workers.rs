@@ -245,10 +245,9 @@ async fn a_worker_without_a_node_that_is_ready_is_offline_until_it_has_one() {
             assert_eq!(phase(&running), "InProgress", "what runs follows its Pod");
 
             node.becomes("True").await;
-            becomes(&workers, "far", WorkerState::Healthy).await;
             // Its one place is taken.
-            waits_for(tenant, "waiting", "WorkersBusy").await;
             becomes(&workers, "far", WorkerState::Busy).await;
+            waits_for(tenant, "waiting", "WorkersBusy").await;
             tenant.builds().delete("running", &DeleteParams::default()).await.expect("it can be deleted");
             // Nobody else ends a Pod on a node without a kubelet.
             let pods = tenant.pods().list(&ListParams::default()).await.expect("Pods can be listed");

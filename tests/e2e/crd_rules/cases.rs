@@ -291,12 +291,9 @@ fn limits_of_a_run() -> Vec<Case> {
             ["each of spec.resources.requests must be at most its limit in spec.resources.limits"],
         ),
         build(
-            json!({"priority": 0}),
+            json!({"priority": -1000}),
             json!({"priority": 1001}),
-            [
-                "spec.priority in body should be less than or equal to 1000",
-                "spec.priority is not available in this version; remove it",
-            ],
+            ["spec.priority in body should be less than or equal to 1000"],
         ),
         build(
             json!({"cancel": true}),
@@ -467,16 +464,6 @@ fn not_available_yet() -> Vec<Case> {
         ),
         build(json!({}), json!({"scan": {"tool": "trivy"}}), ["spec.scan is not available in this version; remove it"]),
         build(
-            json!({}),
-            json!({"worker": {"zone": "eu-1"}}),
-            ["spec.worker is not available in this version; remove it"],
-        ),
-        build(
-            json!({"priority": 0}),
-            json!({"priority": -1}),
-            ["spec.priority is not available in this version; remove it"],
-        ),
-        build(
             json!({"retries": {"limit": 0}}),
             json!({"retries": {"limit": 1}}),
             ["spec.retries.limit is not available in this version; remove it"],
@@ -509,27 +496,6 @@ fn other_kinds() -> Vec<Case> {
             json!({"maxConcurrentBuilds": 0}),
             ["spec.maxConcurrentBuilds in body should be greater than or equal to 1"],
         ),
-        policy(
-            json!({}),
-            json!({"maxConcurrentPerProject": 1}),
-            ["spec.maxConcurrentPerProject is not available in this version; remove it"],
-        ),
-        policy(
-            json!({}),
-            json!({"methods": {"kaniko": 1}}),
-            ["spec.methods is not available in this version; remove it"],
-        ),
-        policy(
-            json!({"priorityDispatch": false}),
-            json!({"priorityDispatch": true}),
-            ["spec.priorityDispatch is not available in this version; remove it"],
-        ),
-        policy(
-            json!({}),
-            json!({"maxQueuedWaitMinutes": 5}),
-            ["spec.maxQueuedWaitMinutes is not available in this version; remove it"],
-        ),
-        policy(json!({}), json!({"weight": 2}), ["spec.weight is not available in this version; remove it"]),
         whole("BuildSchedule", json!({}), &["BuildSchedule is not available in this version of Image Factory"]),
         whole("WebhookConfig", json!({}), &["WebhookConfig is not available in this version of Image Factory"]),
         whole(
@@ -568,7 +534,7 @@ fn workers() -> Vec<Case> {
         worker(
             json!({"concurrentBuilds": 1, "cordon": true, "methods": ["kaniko", "buildx", "container"]}),
             json!({"concurrentBuilds": 0}),
-            &["spec.concurrentBuilds in body should be greater than or equal to 1", UNCHECKED],
+            &["spec.concurrentBuilds in body should be greater than or equal to 1"],
         ),
         worker(
             json!({}),
