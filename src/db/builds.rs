@@ -248,6 +248,42 @@ async fn insert_config(conn: &mut PgConnection, build: Uuid, config: &NewConfig)
     Ok(())
 }
 
+/// What may change under a live attempt, and the `metadata.generation` that says so.
+#[derive(Clone, Debug)]
+pub struct Amendment {
+    pub priority: i32,
+    pub placement: Option<Placement>,
+    pub spec: Value,
+    pub generation: i64,
+}
+
+/// Has the live attempts of a Build go by a changed spec of the same inputs, and wakes the dispatcher.
+/// What was read before a newer change is left alone.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn amend(pool: &PgPool, resource_uid: &str, to: &Amendment) -> Result<()> {
+    sqlx::query!(
+        "with amended as (
+             update builds set priority = $2, placement = $3, observed_generation = $4
+             where resource_uid = $1 and status in ('queued', 'in_progress') and observed_generation < $4
+             returning id
+         ),
+         config as (
+             update build_configs set spec = $5 from amended where build_id = amended.id
+         )
+         select pg_notify('image_factory_status', '')::text as notified from amended",
+        resource_uid,
+        to.priority,
+        to.placement.as_ref().map(Json) as Option<Json<&Placement>>,
+        to.generation,
+        to.spec
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(())
+}
+
 /// The newest attempt of a Build's newest run: what the controller decides from, and what its
 /// status is a projection of.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use image_factory_core::{
     method::{Method, UnknownMethod},
     placement::{Placement, Wish, Worker},
-    queue::{self, Group, Head, Tenant},
+    queue::{self, Assignment, Group, Head, Plan, Tenant},
     status::Status,
 };
 use sqlx::{PgConnection, PgPool};
@@ -19,14 +19,27 @@ use crate::failpoint;
 /// turns, and no limit is exceeded at any commit.
 ///
 /// # Errors
-/// When a statement fails; nothing is claimed then.
+/// When a statement fails; what was claimed in a transaction before stays claimed.
 pub async fn claim(pool: &PgPool) -> Result<Vec<Uuid>> {
+    let mut claimed = Vec::new();
+    loop {
+        let (batch, cut) = claim_batch(pool).await?;
+        claimed.extend(batch);
+        if !cut {
+            return Ok(claimed);
+        }
+    }
+}
+
+/// Whether there is more to claim is the second.
+async fn claim_batch(pool: &PgPool) -> Result<(Vec<Uuid>, bool)> {
     let mut tx = pool.begin().await?;
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('image-factory claim', 0))::text as locked")
         .fetch_one(&mut *tx)
         .await?;
     let places = places(&mut tx).await?;
-    let changes = planned(&mut tx, &places).await?;
+    let Plan { assignments, cut } = planned(&mut tx, &places).await?;
+    let changes: Vec<_> = assignments.iter().map(change).collect();
     let claimed = transitions::apply(&mut tx, Status::Queued, Status::InProgress, &changes).await?;
     // What woke this claim may have been the end of a build. Mostly another takes its place, and the
     // counts stay.
@@ -45,7 +58,7 @@ pub async fn claim(pool: &PgPool) -> Result<Vec<Uuid>> {
     if !claimed.is_empty() {
         failpoint::statement("claim.after-commit")?;
     }
-    Ok(claimed)
+    Ok((claimed, cut))
 }
 
 struct Place {
@@ -75,23 +88,23 @@ async fn places(conn: &mut PgConnection) -> Result<Vec<Place>> {
         .collect()
 }
 
-/// What the plan moves, given these workers.
-async fn planned(conn: &mut PgConnection, places: &[Place]) -> Result<Vec<transitions::Change>> {
+fn change(assignment: &Assignment) -> transitions::Change {
+    transitions::Change {
+        build: assignment.build,
+        worker: Some(assignment.worker),
+        reason: "claimed: within every limit of its tenant and its worker".to_owned(),
+        ..transitions::Change::default()
+    }
+}
+
+async fn planned(conn: &mut PgConnection, places: &[Place]) -> Result<Plan> {
     let workers: Vec<Worker> = places.iter().map(|place| place.worker.clone()).collect();
     let room: i32 = workers.iter().filter(|worker| worker.has_room()).map(|worker| worker.limit - worker.running).sum();
     if room == 0 {
-        return Ok(Vec::new());
+        return Ok(Plan::default());
     }
     let (tenants, groups) = heads(conn, room).await?;
-    Ok(queue::plan(tenants, workers, groups)
-        .into_iter()
-        .map(|assignment| transitions::Change {
-            build: assignment.build,
-            worker: Some(assignment.worker),
-            reason: "claimed: within every limit of its tenant and its worker".to_owned(),
-            ..transitions::Change::default()
-        })
-        .collect())
+    Ok(queue::plan(tenants, workers, groups))
 }
 
 /// Everything that could start on `room` free places.
@@ -127,6 +140,7 @@ async fn heads(conn: &mut PgConnection, room: i32) -> Result<(Vec<Tenant>, Vec<G
                 method,
                 placement: placement(row.placement)?,
                 heads: Vec::new(),
+                more: false,
             });
         }
         if let Some(group) = groups.last_mut() {
@@ -136,6 +150,7 @@ async fn heads(conn: &mut PgConnection, room: i32) -> Result<(Vec<Tenant>, Vec<G
                 queued_at: row.queued_at.to_jiff(),
                 wish: Wish { warm: row.warm, avoid: row.avoid },
             });
+            group.more = usize::try_from(row.share).is_ok_and(|share| group.heads.len() >= share);
         }
     }
     Ok((tenants, groups))

@@ -103,8 +103,8 @@ async fn set_up(pool: &PgPool, dice: &mut Dice) -> sqlx::Result<()> {
             if dice.below(2) == 0 {
                 wall.config.method = Method::Kaniko;
             }
-            wall.placement = (dice.below(4) == 0)
-                .then(|| Placement { zone: Some("near".to_owned()), ..Placement::default() });
+            wall.placement =
+                (dice.below(4) == 0).then(|| Placement { zone: Some("near".to_owned()), ..Placement::default() });
             queued(pool, &wall).await;
         }
         if dice.below(3) > 0 {

@@ -1,9 +1,9 @@
 //! Which worker takes a build.
 //!
 //! A worker fits a build that it serves the tenant of, whose method it takes, and whose
-//! `spec.worker` names it, its zone and labels it has. Among those that fit and have room: not the one that
-//! failed the attempt before, if another takes builds; then the one that built the image last, for
-//! its warm cache; then the least loaded. The built-in worker takes what no declared worker fits.
+//! `spec.worker` names it, its zone and labels it has. Of those that fit and have room, the one on which
+//! the attempt before failed comes last; then the one that built the image last comes first, for its warm
+//! cache; then the least loaded. The built-in worker takes what no declared worker fits.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -80,21 +80,17 @@ pub fn fitting(workers: &[Worker], tenant: Uuid, method: Method, placement: &Pla
 /// Chooses among `fitting` workers; `None` while none has room. Ids break ties, so that a choice made
 /// twice is the same.
 pub fn choose(workers: &[Worker], fitting: &[usize], wish: Wish) -> Option<usize> {
-    let avoided = |index: &usize| wish.avoid == Some(workers[*index].id);
-    let another = fitting.iter().any(|index| !avoided(index) && workers[*index].takes);
-    fitting
-        .iter()
-        .copied()
-        .filter(|index| workers[*index].has_room() && !(another && avoided(index)))
-        .min_by(|a, b| preference(&workers[*a], &workers[*b], wish))
+    let with_room = fitting.iter().copied().filter(|index| workers[*index].has_room());
+    with_room.min_by(|a, b| preference(&workers[*a], &workers[*b], wish))
 }
 
-/// By filled share, compared by cross-multiplication: no floating point.
+/// Filled shares are compared by cross-multiplication: no floating point.
 fn preference(a: &Worker, b: &Worker, wish: Wish) -> Ordering {
+    let avoided = |worker: &Worker| wish.avoid == Some(worker.id);
     let cold = |worker: &Worker| wish.warm != Some(worker.id);
     let load_a = i64::from(a.running) * i64::from(b.limit);
     let load_b = i64::from(b.running) * i64::from(a.limit);
-    cold(a).cmp(&cold(b)).then(load_a.cmp(&load_b)).then(a.id.cmp(&b.id))
+    (avoided(a), cold(a)).cmp(&(avoided(b), cold(b))).then(load_a.cmp(&load_b)).then(a.id.cmp(&b.id))
 }
 
 #[cfg(test)]
@@ -171,11 +167,11 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_avoids_the_worker_that_failed_while_another_takes_builds() {
+    fn a_retry_goes_to_another_worker_if_that_has_room() {
         let avoid = Wish { warm: Some(Uuid::from_u128(8)), avoid: Some(Uuid::from_u128(8)) };
-        let mut other = worker(9, 4, 4);
-        assert_eq!(chosen(&[worker(8, 0, 4), other.clone()], &Placement::default(), avoid), None, "waits for room");
-        other.takes = false;
-        assert_eq!(chosen(&[worker(8, 0, 4), other], &Placement::default(), avoid), Some(8));
+        let place = |other: Worker| chosen(&[worker(8, 0, 4), other], &Placement::default(), avoid);
+        assert_eq!(place(worker(9, 3, 4)), Some(9));
+        assert_eq!(place(worker(9, 4, 4)), Some(8));
+        assert_eq!(place(Worker { takes: false, ..worker(9, 0, 4) }), Some(8));
     }
 }

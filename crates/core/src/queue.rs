@@ -36,6 +36,8 @@ pub struct Group {
     pub placement: Placement,
     /// In any order.
     pub heads: Vec<Head>,
+    /// Whether there may be more of them than these.
+    pub more: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,9 +78,17 @@ pub struct Assignment {
     pub worker: Uuid,
 }
 
-/// Plans the claim. Groups of tenants that are not in `tenants` are left alone; `workers` are all
-/// there are, also those that take nothing now.
-pub fn plan(tenants: Vec<Tenant>, mut workers: Vec<Worker>, groups: Vec<Group>) -> Vec<Assignment> {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order of their turns.
+    pub assignments: Vec<Assignment>,
+    /// Whether it ends before a turn that could be of a build it was not told: there is more to plan.
+    pub cut: bool,
+}
+
+/// Plans the claim, as far as the heads tell. Groups of tenants that are not in `tenants` are left alone;
+/// `workers` are all there are, also those that take nothing now.
+pub fn plan(tenants: Vec<Tenant>, mut workers: Vec<Worker>, groups: Vec<Group>) -> Plan {
     let mut lines: Vec<Line> = tenants.into_iter().map(Line::new).collect();
     let places: HashMap<Uuid, usize> = lines.iter().enumerate().map(|(place, line)| (line.tenant.id, place)).collect();
     for group in groups {
@@ -89,20 +99,36 @@ pub fn plan(tenants: Vec<Tenant>, mut workers: Vec<Worker>, groups: Vec<Group>) 
     for line in &mut lines {
         line.next = line.first();
     }
-    let mut plan = Vec::new();
-    while let Some(line) = next(&mut lines) {
-        plan.extend(line.start(&mut workers));
-        line.next = line.first();
+    let mut assignments = Vec::new();
+    loop {
+        match first(&mut lines) {
+            None => return Plan { assignments, cut: false },
+            Some((_, Next::Unknown)) => return Plan { assignments, cut: true },
+            Some((line, Next::Build { queue, .. })) => {
+                assignments.extend(line.start(queue, &mut workers));
+                line.next = line.first();
+            }
+        }
     }
-    plan
 }
 
 /// A tenant and what it has waiting.
 struct Line {
     tenant: Tenant,
     queues: Vec<Queue>,
-    /// The queue whose head is the tenant's next, with that head's rank; `None` where none may start.
-    next: Option<(usize, Rank)>,
+    /// `None` where none may start.
+    next: Option<Next>,
+}
+
+/// Whose turn it is in a line.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Next {
+    /// Perhaps a build that stands behind those that were told.
+    Unknown,
+    Build {
+        rank: Rank,
+        queue: usize,
+    },
 }
 
 /// A group with its heads in order, the first to start last.
@@ -110,6 +136,7 @@ struct Queue {
     project: Uuid,
     method: Method,
     heads: Vec<Head>,
+    more: bool,
     /// Workers that fit.
     fitting: Vec<usize>,
 }
@@ -122,10 +149,10 @@ impl Line {
     }
 
     fn join(&mut self, group: Group, workers: &[Worker]) {
-        let Group { tenant, project, method, placement, mut heads } = group;
+        let Group { tenant, project, method, placement, mut heads, more } = group;
         heads.sort_by_key(|head| Reverse(self.rank(head)));
         let fitting = placement::fitting(workers, tenant, method, &placement);
-        self.queues.push(Queue { project, method, heads, fitting });
+        self.queues.push(Queue { project, method, heads, more, fitting });
     }
 
     fn rank(&self, head: &Head) -> Rank {
@@ -133,29 +160,26 @@ impl Line {
     }
 
     /// What `next` is as things stand.
-    fn first(&self) -> Option<(usize, Rank)> {
+    fn first(&self) -> Option<Next> {
         if self.tenant.running >= self.tenant.limit {
             return None;
         }
-        let with_rank = |(index, queue): (usize, &Queue)| queue.heads.last().map(|head| (index, self.rank(head)));
-        self.queues
-            .iter()
-            .enumerate()
-            .filter(|(_, queue)| self.tenant.has_room_for(queue.project, queue.method))
-            .filter_map(with_rank)
-            .min_by_key(|(_, rank)| *rank)
+        let next = |(index, queue): (usize, &Queue)| match queue.heads.last() {
+            Some(head) => Some(Next::Build { rank: self.rank(head), queue: index }),
+            None => queue.more.then_some(Next::Unknown),
+        };
+        let with_room = |(_, queue): &(usize, &Queue)| self.tenant.has_room_for(queue.project, queue.method);
+        self.queues.iter().enumerate().filter(with_room).filter_map(next).min()
     }
 
-    /// Starts the next build, where a worker has room for it; otherwise that build is out of this
-    /// plan, and with it its whole group unless it alone is choosy.
-    fn start(&mut self, workers: &mut [Worker]) -> Option<Assignment> {
-        let (index, _) = self.next?;
-        let queue = &mut self.queues[index];
+    /// Starts the first build of a queue, where a worker has room for it; otherwise the whole queue
+    /// is out of this plan.
+    fn start(&mut self, queue: usize, workers: &mut [Worker]) -> Option<Assignment> {
+        let queue = &mut self.queues[queue];
         let head = queue.heads.pop()?;
         let Some(worker) = placement::choose(workers, &queue.fitting, head.wish) else {
-            if head.wish.avoid.is_none() {
-                queue.heads.clear();
-            }
+            queue.heads.clear();
+            queue.more = false;
             return None;
         };
         workers[worker].running += 1;
@@ -166,16 +190,22 @@ impl Line {
 
 /// The tenant with room and a waiting build that has the least running ÷ weight; the older head
 /// where that is equal. Compared by cross-multiplication: no floating point.
-fn next(lines: &mut [Line]) -> Option<&mut Line> {
-    lines
-        .iter_mut()
-        .filter_map(|line| line.next.map(|(_, (_, queued_at, build))| (line, (queued_at, build))))
-        .min_by(|(a, head_a), (b, head_b)| {
-            let load_a = i64::from(a.tenant.running) * i64::from(b.tenant.weight.max(1));
-            let load_b = i64::from(b.tenant.running) * i64::from(a.tenant.weight.max(1));
-            load_a.cmp(&load_b).then_with(|| head_a.cmp(head_b))
-        })
-        .map(|(line, _)| line)
+fn first(lines: &mut [Line]) -> Option<(&mut Line, Next)> {
+    lines.iter_mut().filter_map(|line| line.next.map(|next| (line, next))).min_by(|(a, next_a), (b, next_b)| {
+        let load_a = i64::from(a.tenant.running) * i64::from(b.tenant.weight.max(1));
+        let load_b = i64::from(b.tenant.running) * i64::from(a.tenant.weight.max(1));
+        load_a.cmp(&load_b).then_with(|| next_a.age().cmp(&next_b.age()))
+    })
+}
+
+impl Next {
+    /// One that is not known may be older than any.
+    const fn age(self) -> Option<(Timestamp, Uuid)> {
+        match self {
+            Self::Unknown => None,
+            Self::Build { rank: (_, queued_at, build), .. } => Some((queued_at, build)),
+        }
+    }
 }
 
 #[cfg(test)]

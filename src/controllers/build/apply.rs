@@ -33,6 +33,16 @@ pub async fn apply(
         Plan::Cancel => {
             builds::request_cancel(pool, &uid, Reason::Cancelled, "spec.cancel is true").await?;
         }
+        Plan::Amend => {
+            let spec = storable(&live.build)?;
+            let amended = builds::Amendment {
+                priority: spec.priority,
+                placement: spec.worker.clone().and_then(Placement::into_core),
+                spec: serde_json::to_value(&spec)?,
+                generation: live.build.metadata.generation.unwrap_or_default(),
+            };
+            builds::amend(pool, &uid, &amended).await?;
+        }
         Plan::NewRun { run } => {
             let attempt = new_attempt(live, newest.as_ref(), run, refused)?;
             if builds::enqueue(pool, &attempt).await?.is_some() {
@@ -56,7 +66,7 @@ fn new_attempt(
 ) -> Result<NewAttempt, serde_json::Error> {
     // The hash is of the spec as it is written, or one with text that no row holds would run for ever.
     let desired = Desired::of(build)?;
-    let spec: BuildSpec = serde_json::from_value(text::storable_json(serde_json::to_value(&build.spec)?))?;
+    let spec = storable(build)?;
     let output = Reference::new(&spec.output.image);
     Ok(NewAttempt {
         tenant_uid: namespace.uid.clone(),
@@ -80,6 +90,11 @@ fn new_attempt(
         trigger: Trigger { kind: "manual", source: field_manager(build), user: None },
         refused,
     })
+}
+
+/// The spec as a row can hold it.
+fn storable(build: &Build) -> Result<BuildSpec, serde_json::Error> {
+    serde_json::from_value(text::storable_json(serde_json::to_value(&build.spec)?))
 }
 
 fn config(spec: &BuildSpec) -> Result<NewConfig, serde_json::Error> {

@@ -267,7 +267,10 @@ async fn the_place_of_one_build_costs_only_its_tenants_queue(pool: PgPool) -> sq
     .join("\n");
     assert_eq!(plan.matches("WindowAgg").count(), 1, "the order between tenants is not worked out:\n{plan}");
     let scans = || plan.split(" on builds b").skip(1).map(|scan| scan.lines().nth(1).unwrap_or_default());
-    assert!(scans().any(|condition| condition.contains("Cond: (") && condition.contains("tenant_id =")), "the whole queue is read:\n{plan}");
+    assert!(
+        scans().any(|condition| condition.contains("Cond: (") && condition.contains("tenant_id =")),
+        "the whole queue is read:\n{plan}"
+    );
     assert!(!plan.contains("Seq Scan on builds"), "{plan}");
     Ok(())
 }

@@ -27,11 +27,18 @@ fn head(build: u128, queued_at: i64) -> Head {
 }
 
 fn group(tenant: u128, heads: Vec<Head>) -> Group {
-    Group { tenant: id(tenant), project: id(50), method: Method::Buildx, placement: Placement::default(), heads }
+    Group {
+        tenant: id(tenant),
+        project: id(50),
+        method: Method::Buildx,
+        placement: Placement::default(),
+        heads,
+        more: false,
+    }
 }
 
-fn builds(plan: &[Assignment]) -> Vec<u128> {
-    plan.iter().map(|assignment| assignment.build.as_u128()).collect()
+fn builds(plan: &Plan) -> Vec<u128> {
+    plan.assignments.iter().map(|assignment| assignment.build.as_u128()).collect()
 }
 
 #[test]
@@ -106,11 +113,18 @@ fn a_group_that_no_worker_fits_holds_up_no_other() {
 }
 
 #[test]
-fn a_retry_that_waits_for_another_worker_holds_up_no_build_of_its_group() {
-    let mut retry = head(11, 1);
-    retry.wish.avoid = Some(id(9));
-    let workers = vec![worker(8, 1, 1), worker(9, 0, 1)];
-    assert_eq!(builds(&plan(vec![tenant(1, 0, 9)], workers, vec![group(1, vec![retry, head(12, 2)])])), [12]);
+fn a_plan_ends_before_a_turn_that_could_be_of_a_build_it_was_not_told() {
+    let cut = |heads| Group { more: true, ..group(1, heads) };
+    let of = |second: Group| {
+        let mut groups = vec![cut(vec![head(11, 1)]), second];
+        groups[1].project = id(51);
+        builds(&plan(vec![tenant(1, 0, 9), tenant(2, 0, 9)], vec![worker(9, 0, 9)], groups))
+    };
+    assert_eq!(of(group(2, vec![head(21, 2), head(22, 3)])), [11, 21], "the next turn is of tenant 1");
+    assert_eq!(of(group(1, vec![head(12, 2)])), [11], "another of its group may be older than 12");
+    let full = Tenant { project_limit: Some(1), ..tenant(1, 0, 9) };
+    let groups = vec![cut(vec![head(11, 1)]), Group { project: id(51), ..group(1, vec![head(12, 2)]) }];
+    assert_eq!(builds(&plan(vec![full], vec![worker(9, 0, 9)], groups)), [11, 12], "its project is full now");
 }
 
 #[derive(Clone, Debug)]
@@ -159,6 +173,7 @@ prop_compose! {
                 build: id(1000 * (number + 1) + place), priority, queued_at: at(second),
                 wish: Wish { warm: warm.map(id), avoid: avoid.map(id) },
             }).collect(),
+            more: false,
         }
     }
 }
@@ -172,7 +187,7 @@ fn any_world() -> impl Strategy<Value = World> {
 
 impl World {
     fn plan(&self) -> Vec<Assignment> {
-        plan(self.tenants.clone(), self.workers.clone(), self.groups.clone())
+        plan(self.tenants.clone(), self.workers.clone(), self.groups.clone()).assignments
     }
 
     /// What it is after the plan: counts raised, what started taken out of the groups.
@@ -249,13 +264,35 @@ proptest! {
         prop_assert_eq!(world.plan(), turned.plan());
     }
 
+    /// However few heads of each group are told at a time, claims made one after another come to the same.
+    #[test]
+    fn plans_from_a_part_add_up_to_the_plan_from_the_whole(world in any_world(), share in 1..4usize) {
+        let mut left = world.clone();
+        let mut made = Vec::new();
+        loop {
+            let mut told = left.clone();
+            for group in &mut told.groups {
+                let Some(tenant) = world.tenants.iter().find(|tenant| tenant.id == group.tenant) else { continue };
+                let line = Line::new(tenant.clone());
+                group.heads.sort_by_key(|head| line.rank(head));
+                group.more = group.heads.len() > share;
+                group.heads.truncate(share);
+            }
+            let Plan { assignments, cut } = plan(told.tenants, told.workers, told.groups);
+            left = left.after(&assignments);
+            made.extend(assignments);
+            if !cut { break; }
+        }
+        prop_assert_eq!(made, world.plan());
+    }
+
     #[test]
     fn builds_of_one_group_start_in_their_order(world in any_world()) {
         let made: HashSet<Uuid> = world.plan().into_iter().map(|assignment| assignment.build).collect();
         for group in &world.groups {
             let Some(tenant) = world.tenants.iter().find(|tenant| tenant.id == group.tenant) else { continue };
             let line = Line::new(tenant.clone());
-            let mut heads: Vec<&Head> = group.heads.iter().filter(|head| head.wish.avoid.is_none()).collect();
+            let mut heads: Vec<&Head> = group.heads.iter().collect();
             heads.sort_by_key(|head| line.rank(head));
             let started: Vec<bool> = heads.iter().map(|head| made.contains(&head.build)).collect();
             prop_assert!(started.is_sorted_by(|before, after| before >= after), "{started:?}");
@@ -280,7 +317,7 @@ proptest! {
                 group(tenant.id.as_u128(), (0..i64::from(room)).map(|place| head(next_build + u128::try_from(place).unwrap(), place)).collect())
             }).collect();
             let taken = i32::try_from(running.len()).unwrap();
-            for assignment in plan(tenants.clone(), vec![worker(9, taken, room)], groups) {
+            for assignment in plan(tenants.clone(), vec![worker(9, taken, room)], groups).assignments {
                 let owner = usize::try_from((assignment.build.as_u128() - 1000) / 100 - 1).unwrap() % tenants.len();
                 tenants[owner].running += 1;
                 running.push(owner);
@@ -305,7 +342,7 @@ proptest! {
                 waiting.push(head(build, second));
             }
             // One ends, one may start.
-            for assignment in plan(vec![tenant(1, 0, 1)], vec![worker(9, 0, 1)], vec![group(1, waiting.clone())]) {
+            for assignment in plan(vec![tenant(1, 0, 1)], vec![worker(9, 0, 1)], vec![group(1, waiting.clone())]).assignments {
                 waiting.retain(|head| head.build != assignment.build);
                 started.push(assignment.build);
             }
