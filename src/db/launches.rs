@@ -1,15 +1,16 @@
 //! Running attempts as the dispatcher and the collector see them: what to launch, what to stop,
 //! what to follow.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use image_factory_core::{
     method::{Method, UnknownMethod},
     reason::Reason,
     status::Status,
 };
+use k8s_openapi::api::core::v1::Toleration;
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
 
 use super::{Error, Result, builds, logs::Cursor, transitions};
@@ -24,6 +25,10 @@ pub struct Unlaunched {
     pub uid: String,
     pub project: String,
     pub worker: String,
+    pub worker_offline: bool,
+    /// Labels of the nodes its Job lands on.
+    pub node_selector: BTreeMap<String, String>,
+    pub tolerations: Vec<Toleration>,
     pub method: Method,
     pub spec: Value,
     /// Why it shall stop before it has started, where it shall.
@@ -39,7 +44,9 @@ pub struct Unlaunched {
 pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
     let rows = sqlx::query!(
         "select b.id, b.resource_namespace, b.resource_name, b.resource_uid, p.name as project, w.worker_name,
-                c.build_method, c.spec, b.cancel_reason,
+                w.status = 'offline' as \"worker_offline!\",
+                w.node_selector as \"node_selector: Json<BTreeMap<String, String>>\",
+                w.tolerations as \"tolerations: Json<Vec<Toleration>>\", c.build_method, c.spec, b.cancel_reason,
                 (select count(*) from build_status_history h
                  where h.build_id = b.id and h.sequence > 1 and h.to_status = 'queued') as \"returns!\"
          from builds b
@@ -60,6 +67,9 @@ pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
                 uid: row.resource_uid,
                 project: row.project,
                 worker: row.worker_name,
+                worker_offline: row.worker_offline,
+                node_selector: row.node_selector.0,
+                tolerations: row.tolerations.0,
                 method: method(&row.build_method)?,
                 spec: row.spec,
                 cancel: cancel_reason(row.cancel_reason),
@@ -110,6 +120,25 @@ pub async fn put_back(pool: &PgPool, build: Uuid, why: &str, delay: Duration) ->
     };
     let mut tx = pool.begin().await?;
     transitions::apply(&mut tx, Status::InProgress, Status::Queued, &[change]).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Puts claimed attempts whose worker went offline before they had a Job back into the queue.
+///
+/// # Errors
+/// When the statement fails; none is put back then.
+pub async fn put_back_stranded(pool: &PgPool, stranded: &[Unlaunched]) -> Result<()> {
+    let changes: Vec<transitions::Change> = stranded
+        .iter()
+        .map(|attempt| transitions::Change {
+            build: attempt.id,
+            reason: format!("worker {} went offline before the build had a Job", attempt.worker),
+            ..transitions::Change::default()
+        })
+        .collect();
+    let mut tx = pool.begin().await?;
+    transitions::apply(&mut tx, Status::InProgress, Status::Queued, &changes).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -26,3 +26,4 @@ mod rights;
 mod runs;
 mod stopped_builds;
 mod successful_builds;
+mod workers;

@@ -16,3 +16,4 @@ mod retention;
 mod schema;
 mod transitions;
 mod verify;
+mod workers;

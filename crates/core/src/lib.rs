@@ -25,3 +25,4 @@ pub mod reference;
 pub mod report;
 pub mod status;
 pub mod steps;
+pub mod worker_health;
