@@ -10,6 +10,7 @@ pub mod policies;
 pub mod queue;
 pub mod results;
 pub mod settings;
+pub mod steps;
 pub mod transitions;
 pub mod verify;
 pub mod workers;

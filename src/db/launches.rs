@@ -143,6 +143,7 @@ pub struct Followed {
     pub status: Status,
     pub namespace: String,
     pub name: String,
+    pub method: Method,
 }
 
 /// The attempt with this id, whatever its status.
@@ -150,15 +151,21 @@ pub struct Followed {
 /// # Errors
 /// When the query fails.
 pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
-    let row = sqlx::query!("select id, status, resource_namespace, resource_name from builds where id = $1", build)
-        .fetch_optional(pool)
-        .await?;
+    let row = sqlx::query!(
+        "select b.id, b.status, b.resource_namespace, b.resource_name, c.build_method
+         from builds b join build_configs c on c.build_id = b.id
+         where b.id = $1",
+        build
+    )
+    .fetch_optional(pool)
+    .await?;
     row.map(|row| {
         Ok(Followed {
             id: row.id,
             status: builds::status(&row.status)?,
             namespace: row.resource_namespace,
             name: row.resource_name,
+            method: method(&row.build_method)?,
         })
     })
     .transpose()

@@ -7,7 +7,7 @@ use image_factory_core::{outcome::Outcome, reason::Reason, report::SourceFacts, 
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Result, transitions};
+use super::{Result, steps, transitions};
 use crate::{clock, failpoint};
 
 /// What was measured, in milliseconds; `None` where nothing could be.
@@ -28,6 +28,7 @@ pub async fn finish(
     build: Uuid,
     outcome: &Outcome,
     durations: Durations,
+    steps: &steps::Recorded,
     source: Option<&SourceFacts>,
     job_ttl: Option<Duration>,
 ) -> Result<bool> {
@@ -68,6 +69,7 @@ pub async fn finish(
     )
     .execute(&mut *tx)
     .await?;
+    steps::record(&mut tx, build, steps).await?;
     failpoint::statement("finish.before-commit")?;
     tx.commit().await?;
     failpoint::statement("finish.after-commit")?;

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use image_factory::db::{
     builds::{NewAttempt, NewConfig, Resource, Trigger, enqueue},
     results::{self, Durations},
-    settings, workers,
+    settings,
+    steps::Recorded,
+    workers,
 };
 use image_factory_core::{
     inspection::{ImageFacts, Inspection, ManifestKind},
@@ -115,7 +117,9 @@ pub fn failure(reason: Reason) -> Outcome {
 /// Ends a running attempt; `false` where it had ended before.
 pub async fn finish(pool: &PgPool, id: Uuid, outcome: &Outcome) -> bool {
     let durations = Durations { execution: Some(5), push: Some(2) };
-    results::finish(pool, id, outcome, durations, None, Some(Duration::from_mins(1))).await.expect("it can be finished")
+    results::finish(pool, id, outcome, durations, &Recorded::default(), None, Some(Duration::from_mins(1)))
+        .await
+        .expect("it can be finished")
 }
 
 /// A build's row, whole.

@@ -12,5 +12,6 @@ mod jobs;
 mod log_lines;
 mod reconcile;
 mod schema;
+mod steps;
 mod transitions;
 mod verify;
