@@ -46,10 +46,10 @@ pub struct Log<'a> {
 
 impl<'a> Log<'a> {
     /// Takes up the log where any operator left it.
-    pub async fn resume(context: &'a Context, attempt: &Followed) -> Result<Self, Error> {
-        let cursors = logs::cursors(&context.pool, attempt.id).await?;
-        let last_line = cursors.iter().map(|cursor| cursor.line_number).max().unwrap_or(0);
-        let mut log = Self { context, build: attempt.id, cursors, last_line, steps: Steps::new(attempt.method) };
+    pub async fn resume(context: &'a Context, attempt: Followed) -> Result<Self, Error> {
+        let last_line = attempt.cursors.iter().map(|cursor| cursor.line_number).max().unwrap_or(0);
+        let steps = Steps::new(attempt.method);
+        let mut log = Self { context, build: attempt.id, cursors: attempt.cursors, last_line, steps };
         log.read_steps_again().await?;
         Ok(log)
     }

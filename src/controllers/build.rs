@@ -6,11 +6,13 @@
 pub mod apply;
 pub mod deleted;
 pub mod load;
+pub mod newest;
 pub mod pace;
 pub mod plan;
 pub mod report;
 pub mod set_aside;
 pub mod text;
+pub mod told;
 pub mod validate;
 pub mod watched;
 
@@ -31,6 +33,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    newest::Newests,
     pace::Pace,
     plan::{Desired, Plan},
     set_aside::SetAside,
@@ -49,7 +52,14 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 pub struct Controlled {
     pub context: Context,
     pub set_aside: SetAside,
+    pub newests: Newests,
     pub pace: Pace,
+}
+
+impl Controlled {
+    pub fn new(context: Context) -> Self {
+        Self { context, set_aside: SetAside::default(), newests: Newests::default(), pace: Pace::default() }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +76,7 @@ pub enum Error {
 
 /// Runs until `stop`. `changed` names Builds whose rows have changed.
 pub async fn run(context: Context, changed: mpsc::UnboundedReceiver<(String, String)>, stop: CancellationToken) {
-    let controlled =
-        Arc::new(Controlled { context: context.clone(), set_aside: SetAside::default(), pace: Pace::default() });
+    let controlled = Arc::new(Controlled::new(context.clone()));
     let api: Api<Guarded> = Api::all(context.watching(Watch::Builds));
     let (store, writer) = reflector::store();
     let (gone, deletions) = mpsc::unbounded_channel();
@@ -124,7 +133,7 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
             return Ok(Action::await_change());
         }
     };
-    let newest = db::builds::newest(&context.pool, &watched.uid().unwrap_or_default()).await?;
+    let newest = controlled.newests.read(&context.pool, &watched.uid().unwrap_or_default()).await?;
     let newest = if plan::plan(&watched.desired, newest.as_ref()) == Plan::Nothing {
         report::report(context, pace, watched, newest.as_ref()).await?;
         newest

@@ -12,7 +12,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Error, Result, builds, transitions};
+use super::{Error, Result, builds, logs::Cursor, transitions};
 use crate::failpoint;
 
 /// A claimed attempt whose Job is not known to exist.
@@ -144,6 +144,8 @@ pub struct Followed {
     pub namespace: String,
     pub name: String,
     pub method: Method,
+    /// How far its log is stored.
+    pub cursors: Vec<Cursor>,
 }
 
 /// The attempt with this id, whatever its status.
@@ -151,24 +153,40 @@ pub struct Followed {
 /// # Errors
 /// When the query fails.
 pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
-    let row = sqlx::query!(
-        "select b.id, b.status, b.resource_namespace, b.resource_name, c.build_method
-         from builds b join build_configs c on c.build_id = b.id
+    let rows = sqlx::query!(
+        "select b.status, b.resource_namespace, b.resource_name, m.build_method,
+                c.container as \"container?\", c.last_timestamp as \"last_timestamp?\",
+                c.lines_at_timestamp as \"lines_at_timestamp?\", c.line_number as \"line_number?\",
+                c.finished as \"finished?\", c.bytes as \"bytes?\", c.capped as \"capped?\"
+         from builds b
+         join build_configs m on m.build_id = b.id
+         left join build_log_cursors c on c.build_id = b.id
          where b.id = $1",
         build
     )
-    .fetch_optional(pool)
+    .fetch_all(pool)
     .await?;
-    row.map(|row| {
-        Ok(Followed {
-            id: row.id,
+    let mut attempt: Option<Followed> = None;
+    for row in rows {
+        let attempt = attempt.get_or_insert(Followed {
+            id: build,
             status: builds::status(&row.status)?,
             namespace: row.resource_namespace,
             name: row.resource_name,
             method: method(&row.build_method)?,
-        })
-    })
-    .transpose()
+            cursors: Vec::new(),
+        });
+        attempt.cursors.extend(row.container.map(|container| Cursor {
+            container,
+            last_timestamp: row.last_timestamp.map(jiff_sqlx::Timestamp::to_jiff),
+            lines_at_timestamp: row.lines_at_timestamp.unwrap_or_default(),
+            line_number: row.line_number.unwrap_or_default(),
+            finished: row.finished.unwrap_or_default(),
+            bytes: row.bytes.unwrap_or_default(),
+            capped: row.capped.unwrap_or_default(),
+        }));
+    }
+    Ok(attempt)
 }
 
 /// What an attempt's end is decided with, read when it ends: a cancellation may have come meanwhile.

@@ -4,7 +4,7 @@ use image_factory::db::{
     builds::{self, newest},
     logs::{Cursor, Line, append},
     queue,
-    results::{self, Durations},
+    results::{self, Measured},
     steps::Recorded,
 };
 use image_factory_core::{
@@ -86,7 +86,7 @@ async fn steps_are_rows_as_soon_as_their_lines_are_and_a_status_tells_how_far_th
     if let Some(failure) = &mut outcome.failure {
         failure.message = steps.told(message);
     }
-    let ended = results::finish(&pool, id, &outcome, Durations::default(), &recorded, None, None).await;
+    let ended = results::finish(&pool, id, &outcome, Measured::default(), &recorded, None, None).await;
     assert!(ended.expect("it can be finished"));
     let error = "Error: building at STEP \"RUN make\": exit status 2";
     let run = json!([3, "RUN make", "RUN", "failed", false, "making\nmaking more", error, "exit status 2", "2", 3]);
@@ -106,9 +106,7 @@ async fn a_step_that_failed_silently_leaves_the_end_of_the_log(pool: PgPool) {
     steps.end(End::Failed("the Pod was evicted"));
     let recorded = Recorded::of(&mut steps);
     let outcome = failure(Reason::Evicted);
-    results::finish(&pool, id, &outcome, Durations::default(), &recorded, None, None)
-        .await
-        .expect("it can be finished");
+    results::finish(&pool, id, &outcome, Measured::default(), &recorded, None, None).await.expect("it can be finished");
     assert_eq!(told(&pool).await.log_tail, ["#5 [1/1] RUN make", "the last line"]);
 }
 

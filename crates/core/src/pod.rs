@@ -29,6 +29,8 @@ pub const DIGEST_FILE: &str = "/image-factory/out/digest";
 pub const METADATA_FILE: &str = "/image-factory/out/metadata.json";
 /// Created by the agent at its first start; one that finds it refuses to start a second time.
 pub const STARTED_MARKER: &str = "/image-factory/started";
+/// Where the agent of the daemon beside the build keeps what that has used.
+pub const USAGE_FILE: &str = "/image-factory/usage.json";
 
 /// Where `prepare`, and no other container, finds the Secret of a Git source.
 pub const GIT_CREDENTIALS: &str = "/image-factory-git";

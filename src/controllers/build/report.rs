@@ -36,17 +36,15 @@ const TAIL_BYTES: usize = 512;
 const STEP_BYTES: usize = 256;
 /// Longest note of an Event in bytes, as the API server has it.
 const NOTE_BYTES: usize = 1_024;
-/// Places of the queue whose moves are told; whoever is further back knows what holds it back.
-const TOLD_PLACES: i64 = 10;
 
 /// Patches the status and publishes an Event, each only where something has changed.
 pub async fn report(context: &Context, pace: &Pace, build: &Watched, newest: Option<&Newest>) -> Result<(), Error> {
     let Some(status) = status(build, newest) else { return Ok(()) };
-    let before = build.status.as_ref();
-    if before.is_some_and(|before| is_told(before, &status)) {
+    let before = build.told.as_ref();
+    if before.is_some_and(|before| before.says(&status)) {
         return Ok(());
     }
-    if before.is_some_and(|before| moves_only(before, &status)) && !pace.allows(build, Instant::now()) {
+    if before.is_some_and(|before| before.says_but_for_steps(&status)) && !pace.allows(build, Instant::now()) {
         return Ok(());
     }
     failpoint::request("report.before-patch")?;
@@ -56,7 +54,8 @@ pub async fn report(context: &Context, pace: &Pace, build: &Watched, newest: Opt
         return Ok(());
     }
     failpoint::request("report.after-patch")?;
-    if let Some(event) = newest.filter(|newest| is_news(before, newest)).and_then(event) {
+    let is_news = |newest: &&Newest| before.is_none_or(|before| !before.is_of(newest, phase(newest.status)));
+    if let Some(event) = newest.filter(is_news).and_then(event) {
         publish(context, build, &event).await;
     }
     Ok(())
@@ -81,40 +80,6 @@ async fn publish(context: &Context, object: &impl Resource<DynamicType = ()>, ev
         let name = object.meta().name.as_deref();
         tracing::warn!(build.name = name, event.reason = event.reason, %error, "an Event could not be published");
         context.metrics.failed("events");
-    }
-}
-
-/// Whether a status says the same already, as far as it is worth a write: builds move in the queue all
-/// the time. A Build that waits is looked at every half a minute, so its moves are not told more often.
-fn is_told(before: &BuildStatus, now: &BuildStatus) -> bool {
-    if before == now {
-        return true;
-    }
-    let (Some(was), Some(is)) = (&before.queue, &now.queue) else { return false };
-    let near = was.position.min(is.position).is_none_or(|place| place <= TOLD_PLACES);
-    let moved = was.position != is.position && near;
-    let still = |status: &BuildStatus| {
-        let mut status = status.clone();
-        for condition in &mut status.conditions {
-            condition.message.clear();
-        }
-        BuildStatus { queue: None, ..status }
-    };
-    !moved && was.waiting_for == is.waiting_for && still(before) == still(now)
-}
-
-/// Whether a status differs only in how far its build has come.
-fn moves_only(before: &BuildStatus, now: &BuildStatus) -> bool {
-    let still = |status: &BuildStatus| BuildStatus { step: None, ..status.clone() };
-    before.step != now.step && still(before) == still(now)
-}
-
-/// Whether the status before says another thing about where the newest attempt stands. One of the same
-/// attempt without a phase was held back, and so had told the attempt's end before.
-fn is_news(before: Option<&BuildStatus>, newest: &Newest) -> bool {
-    match before.filter(|before| before.build_id == Some(newest.id.to_string())) {
-        Some(before) => before.phase.is_some_and(|told| told != phase(newest.status)),
-        None => true,
     }
 }
 
