@@ -24,6 +24,7 @@ use crate::{
         self,
         launches::{self, Stopping, Unlaunched},
         results,
+        steps::Recorded,
     },
     failpoint, kube_ext,
     runtime::{Context, listener::DispatcherWakes},
@@ -173,7 +174,17 @@ async fn end(
 ) -> Result<(), Error> {
     let failure = Failure { reason, class: reason.class(), stage: reason.stage(), message };
     let outcome = Outcome { status, exit_code: None, failure: Some(failure), image: None };
-    if results::finish(&context.pool, attempt.id, &outcome, results::Measured::default(), None, None).await? {
+    if results::finish(
+        &context.pool,
+        attempt.id,
+        &outcome,
+        results::Measured::default(),
+        &Recorded::default(),
+        None,
+        None,
+    )
+    .await?
+    {
         context.metrics.ended(attempt.method, &outcome);
     }
     Ok(())

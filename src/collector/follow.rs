@@ -74,7 +74,7 @@ async fn follow(context: &Context, build: Uuid, mut seen: watch::Receiver<Seen>)
         return Ok(());
     }
     let pods = Api::namespaced(context.streams.clone(), &namespace);
-    let mut log = Log::resume(context, attempt);
+    let mut log = Log::resume(context, attempt).await?;
     for container in [PREPARE_CONTAINER, BUILD_CONTAINER] {
         if log.is_finished(container) {
             continue;
@@ -100,7 +100,7 @@ async fn follow(context: &Context, build: Uuid, mut seen: watch::Receiver<Seen>)
         _ => None,
     };
     let source = pod::source(&seen.borrow().pod);
-    finish::finish(context, build, &ending, inspection.as_deref(), source.as_ref()).await
+    finish::finish(context, build, &ending, inspection.as_deref(), source.as_ref(), log.steps()).await
 }
 
 /// Waits for a container to run or end; `false` when the Pod ends without it.

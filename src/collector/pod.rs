@@ -275,6 +275,7 @@ mod tests {
             status: Status::InProgress,
             namespace: "green".to_owned(),
             name: "web".to_owned(),
+            method: image_factory_core::method::Method::Kaniko,
             cursors: Vec::new(),
         };
         let owned = |namespace: &str, kind: &str, name: &str, controller: bool| -> Pod {

@@ -310,8 +310,20 @@ pub struct Newest {
     pub worker: Option<String>,
     pub image: Option<PushedImage>,
     pub queue: Option<QueuePlace>,
-    /// The last lines of a failed attempt.
+    /// The last lines of the step that failed, or else of the log of a failed attempt.
     pub log_tail: Vec<String>,
+    pub steps: Option<Steps>,
+}
+
+/// How far an attempt's steps have come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// The one that failed, or else the newest that runs.
+    pub current: Option<String>,
+    pub done: i32,
+    /// Known so far.
+    pub total: i32,
+    pub cached: i32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -377,6 +389,12 @@ pub async fn newest_of(pool: &PgPool, resource_uids: &[String]) -> Result<HashMa
             image,
             queue,
             log_tail: row.log_tail.unwrap_or_default(),
+            steps: row.steps_total.map(|total| Steps {
+                current: row.step,
+                done: row.steps_done.and_then(|count| i32::try_from(count).ok()).unwrap_or_default(),
+                total,
+                cached: row.steps_cached.and_then(|count| i32::try_from(count).ok()).unwrap_or_default(),
+            }),
         };
         found.insert(row.resource_uid, newest);
     }

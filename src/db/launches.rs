@@ -172,6 +172,7 @@ pub struct Followed {
     pub status: Status,
     pub namespace: String,
     pub name: String,
+    pub method: Method,
     /// How far its log is stored.
     pub cursors: Vec<Cursor>,
 }
@@ -182,11 +183,13 @@ pub struct Followed {
 /// When the query fails.
 pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
     let rows = sqlx::query!(
-        "select b.status, b.resource_namespace, b.resource_name,
+        "select b.status, b.resource_namespace, b.resource_name, m.build_method,
                 c.container as \"container?\", c.last_timestamp as \"last_timestamp?\",
                 c.lines_at_timestamp as \"lines_at_timestamp?\", c.line_number as \"line_number?\",
                 c.finished as \"finished?\", c.bytes as \"bytes?\", c.capped as \"capped?\"
-         from builds b left join build_log_cursors c on c.build_id = b.id
+         from builds b
+         join build_configs m on m.build_id = b.id
+         left join build_log_cursors c on c.build_id = b.id
          where b.id = $1",
         build
     )
@@ -199,6 +202,7 @@ pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
             status: builds::status(&row.status)?,
             namespace: row.resource_namespace,
             name: row.resource_name,
+            method: method(&row.build_method)?,
             cursors: Vec::new(),
         });
         attempt.cursors.extend(row.container.map(|container| Cursor {

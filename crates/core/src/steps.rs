@@ -53,6 +53,7 @@ pub struct Steps {
     last: Option<Timestamp>,
     /// The last line was cut: the next is its rest.
     cut: bool,
+    cut_off: bool,
 }
 
 #[derive(Debug)]
@@ -73,7 +74,7 @@ impl Steps {
             Method::Paketo => Parser::Lifecycle(lifecycle::Lifecycle::default()),
             Method::Packer => Parser::Packer(packer::Packer::default()),
         };
-        Self { parser, record: Record::default(), last: None, cut: false }
+        Self { parser, record: Record::default(), last: None, cut: false, cut_off: false }
     }
 
     /// Reads the next line.
@@ -99,9 +100,20 @@ impl Steps {
         }
     }
 
+    /// The log was cut off here: how its last steps ended is not known from it.
+    pub fn cut_off(&mut self) {
+        self.cut_off = true;
+    }
+
     /// The build has ended, and its log with it.
     pub fn end(&mut self, end: End<'_>) {
-        self.record.end(end, self.last);
+        if self.cut_off {
+            // Whether these are the steps that failed, and when they ended, nobody knows.
+            let end = if matches!(end, End::Success) { end } else { End::Cancelled };
+            self.record.end(end, None);
+        } else {
+            self.record.end(end, self.last);
+        }
     }
 
     /// The steps that changed since this was last asked. The output of an ended step is given once

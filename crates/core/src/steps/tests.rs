@@ -254,6 +254,19 @@ fn steps_that_run_at_once_share_what_is_kept_of_output() {
     assert!(kept[0] > 60_000 && kept[0] < 66_000 && kept[63] > 15_000 && kept[63] < 17_000, "{kept:?}");
 }
 
+#[test]
+fn a_log_that_was_cut_off_accuses_no_step() {
+    for (end, status) in [(End::Success, StepStatus::Success), (End::Failed("it failed"), StepStatus::Skipped)] {
+        let mut steps = Steps::new(Method::Container);
+        feed(&mut steps, &lines("STEP 1/3: FROM a\nSTEP 2/3: RUN x\nand on"));
+        steps.cut_off();
+        steps.end(end);
+        let run = &stored(&mut steps)[1];
+        assert_eq!((run.status, run.duration_seconds, run.error.is_none()), (status, None, true));
+        assert_eq!(steps.told("it failed"), "it failed");
+    }
+}
+
 /// Lines that parsers look at closely, cut and joined at random.
 fn fragment() -> impl Strategy<Value = String> {
     let known = [
