@@ -2,7 +2,7 @@
 //! the Pod, it first asks the cluster whether the Build is being deleted: its own watch may be behind.
 
 use image_factory_core::{
-    outcome::{ContainerEnd, Ending, Evidence, decide},
+    outcome::{ContainerEnd, Ending, Evidence, Stop, decide},
     push,
     reason::Reason,
     report::{AgentReport, SourceFacts},
@@ -35,11 +35,13 @@ pub async fn finish(
 ) -> Result<(), Error> {
     let Some(attempt) = launches::ending(&context.pool, build, TAIL_LINES).await? else { return Ok(()) };
     let (method, tail) = (attempt.method, &attempt.tail);
-    let decided = |cancelled| decide(Evidence { method, ending, inspection, tail, cancelled });
-    let mut outcome = decided(attempt.cancel);
+    let spec: Option<BuildSpec> = serde_json::from_value(attempt.spec.clone()).ok();
+    let timeout = spec.as_ref().map_or(BuildSpec::DEFAULT_TIMEOUT, BuildSpec::timeout);
+    let decided = |stop| decide(Evidence { method, ending, inspection, tail, stop, timeout });
+    let mut outcome = decided(attempt.stop.as_ref());
     let reason = outcome.failure.as_ref().map(|failure| failure.reason);
     if reason.is_some_and(|reason| FROM_OUTSIDE.contains(&reason)) && is_deleted(context, &attempt).await? {
-        outcome = decided(Some(Reason::Deleted));
+        outcome = decided(Some(&Stop::Cancelled(Reason::Deleted)));
     }
     let durations = match ending {
         Ending::Build(end) | Ending::Inspect { build: end, .. } => {
@@ -47,8 +49,7 @@ pub async fn finish(
         }
         _ => Durations::default(),
     };
-    let job_ttl = serde_json::from_value(attempt.spec)
-        .map_or_else(|_| BuildSpec::DEFAULT_JOB_TTL, |spec: BuildSpec| spec.job_ttl());
+    let job_ttl = spec.as_ref().map_or(BuildSpec::DEFAULT_JOB_TTL, BuildSpec::job_ttl);
     if results::finish(&context.pool, build, &outcome, durations, source, Some(job_ttl)).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");

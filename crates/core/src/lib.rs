@@ -12,6 +12,7 @@ pub mod labels;
 pub mod loglevel;
 pub mod method;
 pub mod outcome;
+pub mod patience;
 pub mod pod;
 pub mod pod_security;
 pub mod push;
