@@ -18,7 +18,10 @@ use uuid::Uuid;
 use super::{Error, finish, followers::Seen, log::Log, pod, pod::State, waiting};
 use crate::{
     clock,
-    db::{launches, logs::Line},
+    db::{
+        launches::{self, Followed},
+        logs::Line,
+    },
     runtime::{Context, metrics::Metrics},
 };
 
@@ -74,7 +77,7 @@ async fn follow(context: &Context, build: Uuid, seen: watch::Receiver<Seen>) -> 
     }
     let over_its_start = waiting::watch(context, build, attempt.pod_waits, seen.clone());
     tokio::select! {
-        done = collect(context, build, &namespace, &name, seen) => done,
+        done = collect(context, attempt, &name, seen) => done,
         error = over_its_start => Err(error),
     }
 }
@@ -82,14 +85,13 @@ async fn follow(context: &Context, build: Uuid, seen: watch::Receiver<Seen>) -> 
 /// From the logs to the end.
 async fn collect(
     context: &Context,
-    build: Uuid,
-    namespace: &str,
+    attempt: Followed,
     name: &str,
     mut seen: watch::Receiver<Seen>,
 ) -> Result<(), Error> {
-    let seen = &mut seen;
-    let pods = Api::namespaced(context.streams.clone(), namespace);
-    let mut log = Log::resume(context, build).await?;
+    let (seen, build) = (&mut seen, attempt.id);
+    let pods = Api::namespaced(context.streams.clone(), &attempt.namespace);
+    let mut log = Log::resume(context, attempt);
     for container in [PREPARE_CONTAINER, BUILD_CONTAINER] {
         if log.is_finished(container) {
             continue;

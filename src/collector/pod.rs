@@ -276,6 +276,7 @@ mod tests {
             namespace: "green".to_owned(),
             name: "web".to_owned(),
             pod_waits: false,
+            cursors: Vec::new(),
         };
         let owned = |namespace: &str, kind: &str, name: &str, controller: bool| -> Pod {
             let version = if kind == "Job" { "batch/v1" } else { "apps/v1" };

@@ -14,7 +14,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Error, Result, builds, transitions};
+use super::{Error, Result, builds, logs::Cursor, transitions};
 use crate::failpoint;
 
 /// A claimed attempt whose Job is not known to exist.
@@ -196,6 +196,8 @@ pub struct Followed {
     pub name: String,
     /// The row tells that its Pod can't go on.
     pub pod_waits: bool,
+    /// How far its log is stored.
+    pub cursors: Vec<Cursor>,
 }
 
 /// The attempt with this id, whatever its status.
@@ -203,23 +205,38 @@ pub struct Followed {
 /// # Errors
 /// When the query fails.
 pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
-    let row = sqlx::query!(
-        "select id, status, resource_namespace, resource_name, pod_waiting_reason is not null as \"pod_waits!\"
-         from builds where id = $1",
+    let rows = sqlx::query!(
+        "select b.status, b.resource_namespace, b.resource_name, b.pod_waiting_reason is not null as \"pod_waits!\",
+                c.container as \"container?\", c.last_timestamp as \"last_timestamp?\",
+                c.lines_at_timestamp as \"lines_at_timestamp?\", c.line_number as \"line_number?\",
+                c.finished as \"finished?\", c.bytes as \"bytes?\", c.capped as \"capped?\"
+         from builds b left join build_log_cursors c on c.build_id = b.id
+         where b.id = $1",
         build
     )
-    .fetch_optional(pool)
+    .fetch_all(pool)
     .await?;
-    row.map(|row| {
-        Ok(Followed {
-            id: row.id,
+    let mut attempt: Option<Followed> = None;
+    for row in rows {
+        let attempt = attempt.get_or_insert(Followed {
+            id: build,
             status: builds::status(&row.status)?,
             namespace: row.resource_namespace,
             name: row.resource_name,
             pod_waits: row.pod_waits,
-        })
-    })
-    .transpose()
+            cursors: Vec::new(),
+        });
+        attempt.cursors.extend(row.container.map(|container| Cursor {
+            container,
+            last_timestamp: row.last_timestamp.map(jiff_sqlx::Timestamp::to_jiff),
+            lines_at_timestamp: row.lines_at_timestamp.unwrap_or_default(),
+            line_number: row.line_number.unwrap_or_default(),
+            finished: row.finished.unwrap_or_default(),
+            bytes: row.bytes.unwrap_or_default(),
+            capped: row.capped.unwrap_or_default(),
+        }));
+    }
+    Ok(attempt)
 }
 
 /// What an attempt's end is decided with, read when it ends: a cancellation may have come meanwhile.

@@ -6,7 +6,7 @@ mod api_server;
 use std::sync::Arc;
 
 use image_factory::{
-    controllers::build::{Controlled, deleted, reconcile, set_aside::SetAside, watched::Guarded},
+    controllers::build::{Controlled, deleted, reconcile, watched::Guarded},
     jobs::Settings,
     runtime::{Context, health::Health, metrics::Metrics},
 };
@@ -47,7 +47,7 @@ impl Fixture {
             patience: Patience::default(),
             log_bytes: 0,
         };
-        let controlled = Arc::new(Controlled { context, set_aside: SetAside::default() });
+        let controlled = Arc::new(Controlled::new(context));
         Self { server, controlled, pool: pool.clone() }
     }
 

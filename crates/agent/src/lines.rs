@@ -2,10 +2,7 @@
 //! on as they are, NUL and invalid UTF-8 included; only a line that is too long goes on in the next, with a mark at its
 //! end, and is never cut inside a character.
 
-/// Of a line with its mark, if it has one. Leaves room under the runtime's 16 KiB.
-pub const MAX_LINE_BYTES: usize = 15 * 1024;
-/// At the end of a line that goes on in the next.
-pub const GOES_ON: &str = "…";
+use image_factory_core::pod::{GOES_ON, MAX_LINE_BYTES};
 
 /// Collects bytes until they are a line. What has no newline yet waits in it, at most [`MAX_LINE_BYTES`].
 #[derive(Default)]
