@@ -231,8 +231,8 @@ mod tests {
         #[test]
         fn base64_is_found_across_line_and_chunk_borders_whatever_stands_around(
             secret in proptest::collection::vec(128..255_u8, 8..400),
-            before in proptest::collection::vec(b'a'..b'z', 0..100),
-            after in proptest::collection::vec(b'a'..b'z', 0..100),
+            before in proptest::collection::vec(b'a'..=b'z', 0..100),
+            after in proptest::collection::vec(b'a'..=b'z', 0..100),
             line in proptest::sample::select(ENCODED_LINES.to_vec()),
             chunk in 1..100_usize,
         ) {

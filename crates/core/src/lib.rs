@@ -16,6 +16,7 @@ pub mod loglevel;
 pub mod method;
 pub mod outcome;
 pub mod patience;
+pub mod placement;
 pub mod pod;
 pub mod pod_security;
 pub mod push;
