@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::StreamExt;
+use image_factory_core::patience::Patience;
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::api::resource::Quantity};
 use kube::{
     Api, Client,
@@ -80,6 +81,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         }),
         metrics: metrics.clone(),
         health: health.clone(),
+        patience: Patience { start: config.image_pull_deadline, unschedulable: config.unschedulable_deadline },
         log_bytes: config.log_bytes,
     };
 
