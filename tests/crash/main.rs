@@ -29,3 +29,4 @@ mod database_outages;
 mod hops;
 mod leaders;
 mod long_logs;
+mod statements;

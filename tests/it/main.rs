@@ -8,6 +8,7 @@ mod cluster;
 mod collector;
 mod enqueue;
 mod git;
+mod images;
 mod jobs;
 mod log_lines;
 mod reconcile;

@@ -1,4 +1,4 @@
--- The result of an attempt that ran and, where it succeeded, its image. Durations come from the
+-- The result of an attempt that ran. Durations come from the
 -- rows' own times: queued_at (or not_before) → started_at → completed_at.
 with ended as (
     select b.id,
@@ -10,35 +10,16 @@ with ended as (
     from builds b
     where b.id = $1
 ),
-kept as (
-    select coalesce(c.spec #>> '{retention,artifacts}', 'permanent') as policy,
-           e.completed_at + case c.spec #>> '{retention,artifacts}'
-               when 'days_30' then interval '30 days'
-               when 'days_90' then interval '90 days'
-               when 'days_365' then interval '365 days'
-               when 'delete_on_success' then interval '0'
-           end as until
-    from ended e
-    join build_configs c on c.build_id = e.id
-),
 due as (
     update builds
-    set cleanup_due_at = now() + make_interval(secs => coalesce($13::float8, 0)),
+    set cleanup_due_at = now() + make_interval(secs => coalesce($11::float8, 0)),
         -- A short build can end before its Job was recorded.
-        job_created_at = coalesce(job_created_at, case when $13::float8 is not null then now() end),
-        git_commit = $14,
-        git_branch = $15,
-        git_author = $16,
-        git_message = $17
+        job_created_at = coalesce(job_created_at, case when $11::float8 is not null then now() end),
+        git_commit = $12,
+        git_branch = $13,
+        git_author = $14,
+        git_message = $15
     where id = $1
-),
-artifact as (
-    insert into build_artifacts (id, build_id, project_id, artifact_type, artifact_name, artifact_location,
-        artifact_size_bytes, sha256_digest, image_id, retention_policy, expires_at)
-    select $11, id, project_id, 'docker_image', $5, $5 || '@' || $6, $12, $6, image_id, kept.policy, kept.until
-    from ended
-    cross join kept
-    where $5::text is not null
 )
 insert into build_results (id, build_id, project_id, status, exit_code, output_image_id, output_image_url,
     output_image_digest, failure_reason, failure_stage, total_duration_milliseconds, queue_wait_milliseconds,
