@@ -96,7 +96,8 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
         let build = build(pool).await?;
         stored.push(
             timed(async {
-                let mut log = Log::resume(&context, followed(build)).await?;
+                let attempt = db::launches::followed(pool, build).await?.context("the build is not there")?;
+                let mut log = Log::resume(&context, attempt).await?;
                 Ok(log.read(&pods, "printer", "build", false).await?)
             })
             .await?,

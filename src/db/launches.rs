@@ -242,7 +242,6 @@ pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
                 c.lines_at_timestamp as \"lines_at_timestamp?\", c.line_number as \"line_number?\",
                 c.finished as \"finished?\", c.bytes as \"bytes?\", c.capped as \"capped?\"
          from builds b
-         join build_configs m on m.build_id = b.id
          left join build_log_cursors c on c.build_id = b.id
          where b.id = $1",
         build
