@@ -86,6 +86,7 @@ impl Cluster {
             jobs: Arc::new(jobs::Settings { images, ..jobs::Settings::default() }),
             metrics: Metrics::default(),
             health: Health::default(),
+            stored: tokio::sync::broadcast::channel(16).0,
             log_bytes: 1_000,
         }
     }

@@ -43,6 +43,7 @@ impl Fixture {
             jobs: Arc::new(Settings::default()),
             metrics: Metrics::default(),
             health: Health::default(),
+            stored: tokio::sync::broadcast::channel(1).0,
             log_bytes: 0,
         };
         let controlled = Arc::new(Controlled { context, set_aside: SetAside::default() });
