@@ -68,10 +68,13 @@ pub fn events(lines: &[Stored]) -> Bytes {
     text.into()
 }
 
+/// A tail that runs for as long as the sender lives, and how far it has told.
+type Running = (broadcast::WeakSender<News>, Arc<AtomicI64>);
+
 pub struct Tails {
     pool: PgPool,
     stored: broadcast::Sender<Uuid>,
-    running: Mutex<HashMap<Uuid, (broadcast::WeakSender<News>, Arc<AtomicI64>)>>,
+    running: Mutex<HashMap<Uuid, Running>>,
     gauge: Gauge,
 }
 

@@ -50,7 +50,7 @@ struct Namespaces(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Namespaces {
     fn has(&self, name: &str, uid: &str) {
-        self.0.lock().unwrap().insert(name.to_owned(), uid.to_owned());
+        self.0.lock().expect("no panic").insert(name.to_owned(), uid.to_owned());
     }
 
     fn client(&self) -> Client {
@@ -63,7 +63,7 @@ impl Namespaces {
                 let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
                 let mut code = 200;
                 if let Some(name) = path.strip_prefix("/api/v1/namespaces/") {
-                    let uid = namespaces.0.lock().unwrap().get(name).cloned();
+                    let uid = namespaces.0.lock().expect("no panic").get(name).cloned();
                     code = if uid.is_some() { 200 } else { 404 };
                     answer = match uid {
                         Some(uid) => json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
@@ -118,13 +118,14 @@ impl Api {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+        let request = request.body(Body::empty()).expect("a request");
+        self.router.clone().oneshot(request).await.expect("an answer")
     }
 
     async fn get(&self, path: &str) -> (StatusCode, Value) {
         let response = self.send(path, &[]).await;
         let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
         (status, serde_json::from_slice(&body).expect("JSON"))
     }
 
