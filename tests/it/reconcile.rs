@@ -6,7 +6,7 @@ mod api_server;
 use std::sync::Arc;
 
 use image_factory::{
-    controllers::build::{Controlled, deleted, reconcile, set_aside::SetAside, watched::Guarded},
+    controllers::build::{Controlled, deleted, reconcile, watched::Guarded},
     jobs::Settings,
     runtime::{Context, health::Health, metrics::Metrics},
 };
@@ -46,7 +46,7 @@ impl Fixture {
             stored: tokio::sync::broadcast::channel(1).0,
             log_bytes: 0,
         };
-        let controlled = Arc::new(Controlled { context, set_aside: SetAside::default() });
+        let controlled = Arc::new(Controlled::new(context));
         Self { server, controlled, pool: pool.clone() }
     }
 

@@ -3,7 +3,10 @@
 //! Nothing here reads a clock, the environment, a cluster or a database; what a rule needs is an
 //! argument, and what it decides is a value. The operator, the agent and the Pods share it.
 
+pub mod base;
 pub mod conditions;
+pub mod cost;
+pub mod environment;
 pub mod git;
 pub mod ids;
 pub mod inputs;
@@ -20,3 +23,4 @@ pub mod reason;
 pub mod reference;
 pub mod report;
 pub mod status;
+pub mod steps;
