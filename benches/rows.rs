@@ -18,7 +18,7 @@ use image_factory::{
     jobs,
     runtime::{Context, health::Health, metrics::Metrics},
 };
-use image_factory_core::{method::Method, status::Status};
+use image_factory_core::{method::Method, patience::Patience, status::Status};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, Client,
@@ -86,6 +86,7 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
         jobs: Arc::new(jobs::Settings::default()),
         metrics: Metrics::default(),
         health: Health::default(),
+        patience: Patience::default(),
         log_bytes: u64::MAX,
     };
     let file = std::env::temp_dir().join(format!("image-factory-bench-{}", std::process::id()));
