@@ -229,7 +229,15 @@ async fn build(pool: &PgPool) -> anyhow::Result<Uuid> {
 
 fn followed(id: Uuid) -> Followed {
     let (status, method) = (Status::InProgress, Method::Container);
-    Followed { id, status, namespace: String::new(), name: String::new(), method, cursors: Vec::new() }
+    Followed {
+        id,
+        status,
+        namespace: String::new(),
+        name: String::new(),
+        method,
+        pod_waits: false,
+        cursors: Vec::new(),
+    }
 }
 
 async fn psql(url: &str, statement: &str) -> anyhow::Result<()> {
