@@ -7,9 +7,10 @@ mod finish;
 mod follow;
 mod followers;
 mod lines;
-mod log;
+pub mod log;
 mod pod;
 mod search;
+mod waiting;
 
 use std::{collections::HashSet, time::Duration};
 

@@ -6,7 +6,7 @@
 mod launch;
 mod stranded;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures::{StreamExt, future, stream};
 use image_factory_core::{
@@ -24,9 +24,10 @@ use crate::{
         self,
         launches::{self, Stopping, Unlaunched},
         results,
+        steps::Recorded,
     },
     failpoint, kube_ext,
-    runtime::Context,
+    runtime::{Context, listener::DispatcherWakes},
 };
 
 /// A round is made at least this often.
@@ -52,13 +53,12 @@ enum Error {
 
 /// Runs until `stop`. Claims, launches and stops do not wait for each other: the API server may be
 /// slow, the queue not.
-pub async fn run(context: Context, wake: Arc<Notify>, stop: CancellationToken) {
-    let (launches, stops) = (Notify::new(), Notify::new());
+pub async fn run(context: Context, wakes: DispatcherWakes, stop: CancellationToken) {
     let work = async {
         tokio::join!(
-            rounds(&context, &wake, || claim(&context, [&launches, &stops])),
-            rounds(&context, &launches, || launch_claimed(&context)),
-            rounds(&context, &stops, || stop_asked(&context)),
+            rounds(&context, &wakes.claims, || claim(&context, &wakes.launches)),
+            rounds(&context, &wakes.launches, || launch_claimed(&context)),
+            rounds(&context, &wakes.stops, || stop_asked(&context)),
         )
     };
     stop.run_until_cancelled(Box::pin(work)).await;
@@ -76,11 +76,11 @@ async fn rounds<F: Future<Output = Result<(), Error>>>(context: &Context, wake: 
     }
 }
 
-async fn claim(context: &Context, then: [&Notify; 2]) -> Result<(), Error> {
+async fn claim(context: &Context, launches: &Notify) -> Result<(), Error> {
     let builds = db::queue::claim(&context.pool).await;
-    // Also when nothing was claimed: the wake may have been a cancellation.
-    for wake in then {
-        wake.notify_one();
+    // Also after an error: it may have come after the commit.
+    if builds.as_ref().map_or(true, |builds| !builds.is_empty()) {
+        launches.notify_one();
     }
     context.metrics.builds_claimed.inc_by(builds?.len() as u64);
     Ok(())
@@ -174,7 +174,17 @@ async fn end(
 ) -> Result<(), Error> {
     let failure = Failure { reason, class: reason.class(), stage: reason.stage(), message };
     let outcome = Outcome { status, exit_code: None, failure: Some(failure), image: None };
-    if results::finish(&context.pool, attempt.id, &outcome, results::Durations::default(), None, None).await? {
+    if results::finish(
+        &context.pool,
+        attempt.id,
+        &outcome,
+        results::Measured::default(),
+        &Recorded::default(),
+        None,
+        None,
+    )
+    .await?
+    {
         context.metrics.ended(attempt.method, &outcome);
     }
     Ok(())

@@ -2,10 +2,13 @@
 //! the Pod, it first asks the cluster whether the Build is being deleted: its own watch may be behind.
 
 use image_factory_core::{
-    outcome::{ContainerEnd, Ending, Evidence, decide},
+    cost::Cost,
+    outcome::{ContainerEnd, Ending, Evidence, Outcome, Stop, decide},
     push,
-    reason::Reason,
+    reason::{Reason, Stage},
     report::{AgentReport, SourceFacts},
+    status::Status,
+    steps::{End, Steps},
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt};
@@ -16,7 +19,8 @@ use crate::{
     crd::{Build, BuildSpec},
     db::{
         launches,
-        results::{self, Durations},
+        results::{self, Measured},
+        steps::Recorded,
     },
     runtime::Context,
 };
@@ -32,29 +36,48 @@ pub async fn finish(
     ending: &Ending,
     inspection: Option<&str>,
     source: Option<&SourceFacts>,
+    steps: &mut Steps,
 ) -> Result<(), Error> {
     let Some(attempt) = launches::ending(&context.pool, build, TAIL_LINES).await? else { return Ok(()) };
     let (method, tail) = (attempt.method, &attempt.tail);
-    let decided = |cancelled| decide(Evidence { method, ending, inspection, tail, cancelled });
-    let mut outcome = decided(attempt.cancel);
+    let spec: Option<BuildSpec> = serde_json::from_value(attempt.spec.clone()).ok();
+    let timeout = spec.as_ref().map_or(BuildSpec::DEFAULT_TIMEOUT, BuildSpec::timeout);
+    let decided = |stop| decide(Evidence { method, ending, inspection, tail, stop, timeout });
+    let mut outcome = decided(attempt.stop.as_ref());
     let reason = outcome.failure.as_ref().map(|failure| failure.reason);
     if reason.is_some_and(|reason| FROM_OUTSIDE.contains(&reason)) && is_deleted(context, &attempt).await? {
-        outcome = decided(Some(Reason::Deleted));
+        outcome = decided(Some(&Stop::Cancelled(Reason::Deleted)));
     }
-    let durations = match ending {
+    let failed_at = outcome.failure.as_ref().map(|failure| failure.stage);
+    let measured = match ending {
         Ending::Build(end) | Ending::Inspect { build: end, .. } => {
-            durations(end, |report| push::milliseconds(method, report, tail))
+            measured(end, failed_at, |report| push::milliseconds(method, report, tail))
         }
-        _ => Durations::default(),
+        _ => Measured::default(),
     };
-    let job_ttl = serde_json::from_value(attempt.spec)
-        .map_or_else(|_| BuildSpec::DEFAULT_JOB_TTL, |spec: BuildSpec| spec.job_ttl());
-    if results::finish(&context.pool, build, &outcome, durations, source, Some(job_ttl)).await? {
+    let job_ttl = spec.as_ref().map_or(BuildSpec::DEFAULT_JOB_TTL, BuildSpec::job_ttl);
+    end_steps(steps, &mut outcome);
+    let steps = Recorded::of(steps);
+    if results::finish(&context.pool, build, &outcome, measured, &steps, source, Some(job_ttl)).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
         context.metrics.ended(method, &outcome);
     }
     Ok(())
+}
+
+/// The steps that still ran end with the build; a build that failed at a step is told with it.
+fn end_steps(steps: &mut Steps, outcome: &mut Outcome) {
+    match (outcome.status, &mut outcome.failure) {
+        (Status::Failed, Some(failure)) => {
+            steps.end(End::Failed(&failure.message));
+            if failure.stage == Stage::Build {
+                failure.message = steps.told(&failure.message);
+            }
+        }
+        (Status::Success, _) => steps.end(End::Success),
+        _ => steps.end(End::Cancelled),
+    }
 }
 
 /// Whether the Build, or its whole namespace, is gone or on its way out.
@@ -71,12 +94,15 @@ async fn is_deleted(context: &Context, attempt: &launches::Ending) -> Result<boo
 }
 
 /// The agent times its commands to the millisecond; without its report the kubelet's seconds count.
-fn durations(end: &ContainerEnd, push: impl Fn(&AgentReport) -> Option<i64>) -> Durations {
+fn measured(end: &ContainerEnd, failed_at: Option<Stage>, push: impl Fn(&AgentReport) -> Option<i64>) -> Measured {
     match AgentReport::decode(end.message.as_bytes()) {
         Ok(report) => {
-            let milliseconds: u64 = report.commands.iter().map(|command| command.milliseconds).sum();
-            Durations { execution: i64::try_from(milliseconds).ok(), push: push(&report) }
+            let milliseconds =
+                report.commands.iter().fold(0, |sum: u64, command| sum.saturating_add(command.milliseconds));
+            let push = push(&report);
+            let cost = Cost::of(&report, push, failed_at);
+            Measured { execution: i64::try_from(milliseconds).ok(), push, cost }
         }
-        Err(_) => Durations { execution: end.milliseconds, push: None },
+        Err(_) => Measured { execution: end.milliseconds, ..Measured::default() },
     }
 }

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use image_factory_core::{
     method::{Method, UnknownMethod},
+    outcome::Stop,
+    patience::Wait,
     reason::Reason,
     status::Status,
 };
@@ -13,7 +15,7 @@ use serde_json::Value;
 use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
 
-use super::{Error, Result, builds, transitions};
+use super::{Error, Result, builds, logs::Cursor, transitions};
 use crate::failpoint;
 
 /// A claimed attempt whose Job is not known to exist.
@@ -143,7 +145,55 @@ pub async fn put_back_stranded(pool: &PgPool, stranded: &[Unlaunched]) -> Result
     Ok(())
 }
 
-/// A running attempt that was asked to stop.
+/// Notes what the attempt's Pod waits for, or that it waits no longer. Gives how long it has waited for that by the
+/// database's clock, which is the same for every operator.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn pod_waits(pool: &PgPool, build: Uuid, wait: Option<&Wait>) -> Result<Duration> {
+    let seconds = sqlx::query_scalar!(
+        "with changed as (
+             update builds set
+                 pod_waiting_reason = $2::text,
+                 pod_waiting_message = $3::text,
+                 pod_waiting_since = case when $2 = pod_waiting_reason then pod_waiting_since when $2 is not null then now() end
+             where id = $1 and status = 'in_progress' and pod_given_up_at is null
+             returning resource_namespace, resource_name, extract(epoch from now() - pod_waiting_since)::float8 as waited
+         ),
+         told as (
+             select pg_notify('image_factory_status', 'in_progress ' || resource_namespace || '/' || resource_name) from changed
+         )
+         select changed.waited from changed, told",
+        build,
+        wait.map(|wait| wait.reason.as_str()),
+        wait.map(|wait| wait.message.as_str())
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(seconds.flatten().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_default())
+}
+
+/// The attempt's Pod has waited for too long: from now on the attempt is stopping. `message` tells it.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn give_up_pod(pool: &PgPool, build: Uuid, message: &str) -> Result<()> {
+    sqlx::query!(
+        "with changed as (
+             update builds set pod_given_up_at = now(), pod_waiting_message = $2
+             where id = $1 and status = 'in_progress' and pod_waiting_reason is not null and pod_given_up_at is null
+             returning resource_namespace, resource_name
+         )
+         select pg_notify('image_factory_status', 'stop_asked ' || resource_namespace || '/' || resource_name)::text as told from changed",
+        build,
+        message
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(())
+}
+
+/// A running attempt that was told to stop.
 #[derive(Clone, Debug)]
 pub struct Stopping {
     pub id: Uuid,
@@ -151,7 +201,7 @@ pub struct Stopping {
     pub name: String,
 }
 
-/// Running attempts with a Job that were asked to stop.
+/// Running attempts with a Job that were told to stop: cancelled, or given up.
 ///
 /// # Errors
 /// When the query fails.
@@ -159,7 +209,8 @@ pub async fn stopping(pool: &PgPool) -> Result<Vec<Stopping>> {
     Ok(sqlx::query_as!(
         Stopping,
         "select id, resource_namespace as namespace, resource_name as name from builds
-         where status = 'in_progress' and cancel_requested_at is not null and job_created_at is not null"
+         where status = 'in_progress' and job_created_at is not null
+           and (cancel_requested_at is not null or pod_given_up_at is not null)"
     )
     .fetch_all(pool)
     .await?)
@@ -172,6 +223,11 @@ pub struct Followed {
     pub status: Status,
     pub namespace: String,
     pub name: String,
+    pub method: Method,
+    /// The row tells that its Pod can't go on.
+    pub pod_waits: bool,
+    /// How far its log is stored.
+    pub cursors: Vec<Cursor>,
 }
 
 /// The attempt with this id, whatever its status.
@@ -179,18 +235,41 @@ pub struct Followed {
 /// # Errors
 /// When the query fails.
 pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
-    let row = sqlx::query!("select id, status, resource_namespace, resource_name from builds where id = $1", build)
-        .fetch_optional(pool)
-        .await?;
-    row.map(|row| {
-        Ok(Followed {
-            id: row.id,
+    let rows = sqlx::query!(
+        "select b.status, b.resource_namespace, b.resource_name, b.build_method,
+                b.pod_waiting_reason is not null as \"pod_waits!\",
+                c.container as \"container?\", c.last_timestamp as \"last_timestamp?\",
+                c.lines_at_timestamp as \"lines_at_timestamp?\", c.line_number as \"line_number?\",
+                c.finished as \"finished?\", c.bytes as \"bytes?\", c.capped as \"capped?\"
+         from builds b
+         left join build_log_cursors c on c.build_id = b.id
+         where b.id = $1",
+        build
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut attempt: Option<Followed> = None;
+    for row in rows {
+        let attempt = attempt.get_or_insert(Followed {
+            id: build,
             status: builds::status(&row.status)?,
             namespace: row.resource_namespace,
             name: row.resource_name,
-        })
-    })
-    .transpose()
+            method: method(&row.build_method)?,
+            pod_waits: row.pod_waits,
+            cursors: Vec::new(),
+        });
+        attempt.cursors.extend(row.container.map(|container| Cursor {
+            container,
+            last_timestamp: row.last_timestamp.map(jiff_sqlx::Timestamp::to_jiff),
+            lines_at_timestamp: row.lines_at_timestamp.unwrap_or_default(),
+            line_number: row.line_number.unwrap_or_default(),
+            finished: row.finished.unwrap_or_default(),
+            bytes: row.bytes.unwrap_or_default(),
+            capped: row.capped.unwrap_or_default(),
+        }));
+    }
+    Ok(attempt)
 }
 
 /// What an attempt's end is decided with, read when it ends: a cancellation may have come meanwhile.
@@ -198,7 +277,8 @@ pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
 pub struct Ending {
     pub method: Method,
     pub spec: Value,
-    pub cancel: Option<Reason>,
+    /// Why it was told to stop, where it was.
+    pub stop: Option<Stop>,
     /// The Build it belongs to.
     pub namespace: String,
     pub name: String,
@@ -217,7 +297,11 @@ pub async fn ending(pool: &PgPool, build: Uuid, tail_lines: i64) -> Result<Optio
         Ok(Ending {
             method: method(&row.build_method)?,
             spec: row.spec,
-            cancel: cancel_reason(row.cancel_reason),
+            stop: match (cancel_reason(row.cancel_reason), row.given_up_reason, row.given_up_message) {
+                (Some(reason), ..) => Some(Stop::Cancelled(reason)),
+                (None, Some(reason), Some(message)) => Some(Stop::GivenUp { reason: wait_reason(&reason), message }),
+                _ => None,
+            },
             namespace: row.resource_namespace,
             name: row.resource_name,
             uid: row.resource_uid,
@@ -244,6 +328,10 @@ pub async fn launched(pool: &PgPool, seconds: f64) -> Result<Vec<Uuid>> {
 
 fn method(text: &str) -> Result<Method> {
     text.parse().map_err(|error: UnknownMethod| Error::Row(error.to_string()))
+}
+
+fn wait_reason(text: &str) -> Reason {
+    text.parse().unwrap_or(Reason::Internal)
 }
 
 fn cancel_reason(text: Option<String>) -> Option<Reason> {

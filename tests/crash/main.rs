@@ -29,3 +29,5 @@ mod database_outages;
 mod hops;
 mod leaders;
 mod lost_workers;
+mod long_logs;
+mod statements;

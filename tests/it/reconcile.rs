@@ -6,10 +6,11 @@ mod api_server;
 use std::sync::Arc;
 
 use image_factory::{
-    controllers::build::{Controlled, deleted, reconcile, set_aside::SetAside, watched::Guarded},
+    controllers::build::{Controlled, deleted, reconcile, watched::Guarded},
     jobs::Settings,
     runtime::{Context, health::Health, metrics::Metrics},
 };
+use image_factory_core::patience::Patience;
 use kube::runtime::{
     controller::Action,
     events::{Recorder, Reporter},
@@ -43,9 +44,10 @@ impl Fixture {
             jobs: Arc::new(Settings::default()),
             metrics: Metrics::default(),
             health: Health::default(),
+            patience: Patience::default(),
             log_bytes: 0,
         };
-        let controlled = Arc::new(Controlled { context, set_aside: SetAside::default() });
+        let controlled = Arc::new(Controlled::new(context));
         Self { server, controlled, pool: pool.clone() }
     }
 

@@ -10,16 +10,18 @@ use kube::{
     Resource, ResourceExt,
     runtime::events::{Event, EventType},
 };
+use tokio::time::Instant;
 
 use super::{
     Error,
+    pace::Pace,
     plan::is_held_back,
     watched::{Guarded, Watched},
 };
 use crate::{
     crd::{
         Build, BuildStatus,
-        build_status::{FailureStatus, ImageStatus, Phase, QueueStatus},
+        build_status::{FailureStatus, ImageStatus, Phase, QueueStatus, StepStatus},
     },
     db::builds::Newest,
     failpoint, kube_ext,
@@ -30,16 +32,19 @@ use crate::{
 const MESSAGE_BYTES: usize = 2_048;
 /// Longest line of `status.failure.logTail` in bytes: a status is no place for a log.
 const TAIL_BYTES: usize = 512;
+/// Longest name of `status.step.current` in bytes.
+const STEP_BYTES: usize = 256;
 /// Longest note of an Event in bytes, as the API server has it.
 const NOTE_BYTES: usize = 1_024;
-/// Places of the queue whose moves are told; whoever is further back knows what holds it back.
-const TOLD_PLACES: i64 = 10;
 
 /// Patches the status and publishes an Event, each only where something has changed.
-pub async fn report(context: &Context, build: &Watched, newest: Option<&Newest>) -> Result<(), Error> {
+pub async fn report(context: &Context, pace: &Pace, build: &Watched, newest: Option<&Newest>) -> Result<(), Error> {
     let Some(status) = status(build, newest) else { return Ok(()) };
-    let before = build.status.as_ref();
-    if before.is_some_and(|before| is_told(before, &status)) {
+    let before = build.told.as_ref();
+    if before.is_some_and(|before| before.says(&status)) {
+        return Ok(());
+    }
+    if before.is_some_and(|before| before.says_but_for_steps(&status)) && !pace.allows(build, Instant::now()) {
         return Ok(());
     }
     failpoint::request("report.before-patch")?;
@@ -49,7 +54,8 @@ pub async fn report(context: &Context, build: &Watched, newest: Option<&Newest>)
         return Ok(());
     }
     failpoint::request("report.after-patch")?;
-    if let Some(event) = newest.filter(|newest| is_news(before, newest)).and_then(event) {
+    let is_news = |newest: &&Newest| before.is_none_or(|before| !before.is_of(newest, phase(newest.status)));
+    if let Some(event) = newest.filter(is_news).and_then(event) {
         publish(context, build, &event).await;
     }
     Ok(())
@@ -74,34 +80,6 @@ async fn publish(context: &Context, object: &impl Resource<DynamicType = ()>, ev
         let name = object.meta().name.as_deref();
         tracing::warn!(build.name = name, event.reason = event.reason, %error, "an Event could not be published");
         context.metrics.failed("events");
-    }
-}
-
-/// Whether a status says the same already, as far as it is worth a write: builds move in the queue all
-/// the time. A Build that waits is looked at every half a minute, so its moves are not told more often.
-fn is_told(before: &BuildStatus, now: &BuildStatus) -> bool {
-    if before == now {
-        return true;
-    }
-    let (Some(was), Some(is)) = (&before.queue, &now.queue) else { return false };
-    let near = was.position.min(is.position).is_none_or(|place| place <= TOLD_PLACES);
-    let moved = was.position != is.position && near;
-    let still = |status: &BuildStatus| {
-        let mut status = status.clone();
-        for condition in &mut status.conditions {
-            condition.message.clear();
-        }
-        BuildStatus { queue: None, ..status }
-    };
-    !moved && was.waiting_for == is.waiting_for && still(before) == still(now)
-}
-
-/// Whether the status before says another thing about where the newest attempt stands. One of the same
-/// attempt without a phase was held back, and so had told the attempt's end before.
-fn is_news(before: Option<&BuildStatus>, newest: &Newest) -> bool {
-    match before.filter(|before| before.build_id == Some(newest.id.to_string())) {
-        Some(before) => before.phase.is_some_and(|told| told != phase(newest.status)),
-        None => true,
     }
 }
 
@@ -137,7 +115,12 @@ fn projection(build: &Watched, newest: &Newest) -> BuildStatus {
         queued_at: Some(newest.queued_at),
         started_at: newest.started_at,
         completed_at: newest.completed_at,
-        step: None,
+        step: newest.steps.as_ref().map(|steps| StepStatus {
+            current: steps.current.as_deref().map(|name| shortened(name, STEP_BYTES)),
+            done: steps.done,
+            total: steps.total,
+            cached: steps.cached,
+        }),
         image: newest.image.as_ref().map(|image| ImageStatus {
             reference: image.reference.clone(),
             digest: image.digest.clone(),
@@ -188,6 +171,11 @@ fn wording(newest: &Newest) -> (Option<String>, String) {
         },
         Status::InProgress if newest.cancel_requested => {
             (Some("Cancelling".to_owned()), "the run is being stopped".to_owned())
+        }
+        Status::InProgress if newest.pod_waits.is_some() => {
+            let (reason, sentence) = newest.pod_waits.clone().unwrap_or_default();
+            let sentence = if newest.pod_given_up { format!("the run is being stopped: {sentence}") } else { sentence };
+            (Some(reason), sentence)
         }
         Status::InProgress => (None, format!("the build runs on worker {}", newest.worker.as_deref().unwrap_or("?"))),
         Status::Success => {
