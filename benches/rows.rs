@@ -190,9 +190,9 @@ async fn history(pool: &PgPool, from: i64, to: i64) -> anyhow::Result<()> {
     sqlx::query(
         "with made as (
              insert into builds (id, tenant_id, project_id, build_number, status, queued_at, started_at, completed_at, worker_id,
-                 resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_generation)
+                 resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_generation, build_method)
              select uuid_v7_floor(at) , t.id, t.id, n / 10 + 1, 'success', at, at, at + interval '5 minutes', md5('w')::uuid,
-                 t.name, 'b', 'uid' || n, 1, 1, 'h', 1
+                 t.name, 'b', 'uid' || n, 1, 1, 'h', 1, 'container'
              from generate_series($1, $2 - 1) n
              cross join lateral (select date_trunc('day', now(), 'UTC') - make_interval(days => (n / 1000)::int)
                  + make_interval(secs => n % 1000 * 86) as at) times
@@ -215,8 +215,8 @@ async fn build(pool: &PgPool) -> anyhow::Result<Uuid> {
     let id = clock::new_id();
     sqlx::query(
         "insert into builds (id, tenant_id, project_id, build_number, status, resource_namespace, resource_name, resource_uid,
-             run, attempt, inputs_hash, observed_generation)
-         select $1, id, id, (select max(build_number) + 1 from builds), 'queued', 't0', 'b', $1::text, 1, 1, 'h', 1
+             run, attempt, inputs_hash, observed_generation, build_method)
+         select $1, id, id, (select max(build_number) + 1 from builds), 'queued', 't0', 'b', $1::text, 1, 1, 'h', 1, 'container'
          from tenants where uid = 'uid0'",
     )
     .bind(id)

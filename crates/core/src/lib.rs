@@ -15,6 +15,7 @@ pub mod labels;
 pub mod loglevel;
 pub mod method;
 pub mod outcome;
+pub mod placement;
 pub mod pod;
 pub mod pod_security;
 pub mod push;
