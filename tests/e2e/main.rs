@@ -24,5 +24,6 @@ mod limits;
 mod refused_specs;
 mod rights;
 mod runs;
+mod steps;
 mod stopped_builds;
 mod successful_builds;
