@@ -26,6 +26,7 @@ mod memory;
 mod refused_specs;
 mod rights;
 mod runs;
+mod steps;
 mod stopped_builds;
 mod successful_builds;
 mod waiting_pods;
