@@ -60,7 +60,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(arguments) => return verify::run(&arguments).await,
         Command::Prepare(arguments) => return Ok(prepare::run(arguments).await),
         Command::GitCredential(arguments) => git_credential::run(&arguments)?,
-        Command::Inspect(arguments) => return inspect::run(&arguments).await,
+        Command::Inspect(arguments) => return inspect::run(arguments).await,
     }
     Ok(ExitCode::SUCCESS)
 }

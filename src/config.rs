@@ -51,6 +51,9 @@ pub struct Operator {
     /// Bytes of log that are kept for one build; the rest is drained and counted
     #[arg(long, env = "IMAGE_FACTORY_LOG_BYTES", default_value_t = 256 * 1024 * 1024)]
     pub log_bytes: u64,
+    /// Days for which logs are kept at least; they are dropped by the week. Not set: for ever
+    #[arg(long, env = "IMAGE_FACTORY_LOG_DAYS")]
+    pub log_days: Option<NonZeroU16>,
 }
 
 /// What the container that does a build's work gets where its spec says nothing, as `name=quantity`.

@@ -4,11 +4,13 @@
 //! history. Every function takes what it needs and gives rows or facts; none decides.
 
 pub mod builds;
+mod images;
 pub mod launches;
 pub mod logs;
 pub mod policies;
 pub mod queue;
 pub mod results;
+pub mod rollup;
 pub mod settings;
 pub mod transitions;
 pub mod verify;

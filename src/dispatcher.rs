@@ -171,7 +171,7 @@ async fn end(
 ) -> Result<(), Error> {
     let failure = Failure { reason, class: reason.class(), stage: reason.stage(), message };
     let outcome = Outcome { status, exit_code: None, failure: Some(failure), image: None };
-    if results::finish(&context.pool, attempt.id, &outcome, results::Durations::default(), None, None).await? {
+    if results::finish(&context.pool, attempt.id, &outcome, results::Measured::default(), None, None).await? {
         context.metrics.ended(attempt.method, &outcome);
     }
     Ok(())

@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, time::Duration};
 use image_factory_core::{
     ids,
     method::Method,
-    pod::{AGENT, CREDENTIALS, INSPECT_CONTAINER, PREPARE_CONTAINER, VOLUME},
+    pod::{AGENT, CREDENTIALS, INSPECT_CONTAINER, PREPARE_CONTAINER, SOURCE, VOLUME},
     reference::Reference,
 };
 use k8s_openapi::{
@@ -240,15 +240,20 @@ fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)], sourc
 }
 
 fn inspect(launch: &Launch, settings: &Settings, insecure: &[String], digest_from: &str) -> Container {
+    let spec = &launch.spec;
     let output = output(launch);
     let mut args = vec![
         "inspect".to_owned(),
         format!("--image={}", output.with_tag(output.tag)),
         format!("--digest-from={digest_from}"),
     ];
-    if insecure.iter().any(|host| host == output.host()) {
-        args.push("--insecure".to_owned());
+    args.extend(spec.output.tags.iter().filter(|tag| *tag != output.tag).map(|tag| format!("--tag={tag}")));
+    if let Some(dockerfile) = spec.dockerfile() {
+        args.push(format!("--dockerfile={SOURCE}/{}/{dockerfile}", spec.context));
+        args.extend(spec.target.iter().map(|target| format!("--target={target}")));
+        args.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
     }
+    args.extend(insecure.iter().map(|host| format!("--insecure-registry={host}")));
     let credentials = secrets::credentials_mount(&launch.spec);
     if credentials.is_some() {
         args.push(format!("--docker-config={CREDENTIALS}"));

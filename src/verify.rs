@@ -48,7 +48,7 @@ pub struct Finding {
 /// When a query fails.
 pub async fn rows(conn: &mut PgConnection, limits_since: Option<Timestamp>) -> Result<Vec<Finding>, Error> {
     // No `..`: a new question can't be forgotten.
-    let db::verify::Rows { attempts, limits, history, results, log_lines, once, tenants, cleaned } =
+    let db::verify::Rows { attempts, limits, history, results, log_lines, once, tenants, cleaned, metrics, layers } =
         db::verify::rows(conn, limits_since).await?;
     let limits_hold = match limits_since {
         Some(_) => "no limit was exceeded since the time given, and no two attempts of a Build ever ran at once",
@@ -63,6 +63,8 @@ pub async fn rows(conn: &mut PgConnection, limits_since: Option<Timestamp>) -> R
         ("a slot and a delivery make at most one build", "slots and deliveries", once),
         ("a row refers only to rows of its tenant, or to a shared worker", "builds", tenants),
         ("a finished build is cleaned up when it is due", "finished builds", cleaned),
+        ("a build that ran has exactly one row of metrics", "builds that ran", metrics),
+        ("a layer is counted once for each build of its tenant that has it", "layers", layers),
     ]
     .map(|(invariant, unit, checked)| Finding { invariant, unit, checked })
     .to_vec())

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use image_factory_core::pod::TERMINATION_LOG;
 use image_factory_core::report::{InspectFailure, PodFailure};
 
-use crate::registry::{self, DigestSource};
+use crate::registry::{self, DigestSource, Dockerfile, Pushed};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -18,9 +18,21 @@ pub struct Arguments {
     /// Where the builder wrote the digest: file:PATH or buildx:PATH
     #[arg(long)]
     pub digest_from: DigestSource,
-    /// Accept any certificate, or plain http where there is no TLS
+    /// A further tag of that repository that was pushed
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// The Dockerfile it was built from, where there is one
     #[arg(long)]
-    pub insecure: bool,
+    pub dockerfile: Option<PathBuf>,
+    /// The stage that was built; without it the last
+    #[arg(long, requires = "dockerfile")]
+    pub target: Option<String>,
+    /// An argument of the build, as NAME=VALUE
+    #[arg(long = "build-arg", value_name = "NAME=VALUE", value_parser = build_arg, requires = "dockerfile")]
+    pub build_args: Vec<(String, String)>,
+    /// A registry (host or host:port) of which any certificate is accepted, or plain http where there is no TLS
+    #[arg(long = "insecure-registry", value_name = "HOST")]
+    pub insecure_registries: Vec<String>,
     /// Folder with the config.json that holds the push credentials
     #[arg(long)]
     pub docker_config: Option<PathBuf>,
@@ -29,8 +41,25 @@ pub struct Arguments {
     pub report: PathBuf,
 }
 
-pub async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    match inspect(arguments).await {
+fn build_arg(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let pushed = Pushed {
+        image: arguments.image,
+        tags: arguments.tags,
+        digest: arguments.digest_from,
+        dockerfile: arguments.dockerfile.map(|path| Dockerfile {
+            path,
+            target: arguments.target,
+            build_args: arguments.build_args.into_iter().collect(),
+        }),
+        insecure_registries: arguments.insecure_registries,
+        docker_config: arguments.docker_config,
+    };
+    match inspect(&pushed).await {
         Ok(line) => {
             println!("{line}");
             Ok(ExitCode::SUCCESS)
@@ -43,10 +72,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn inspect(arguments: &Arguments) -> Result<String, PodFailure> {
-    let config = arguments.docker_config.as_deref();
-    let inspection = registry::inspect(&arguments.image, &arguments.digest_from, arguments.insecure, config)
-        .await
-        .map_err(|error| PodFailure::from(&error))?;
+async fn inspect(pushed: &Pushed) -> Result<String, PodFailure> {
+    let inspection = registry::inspect(pushed).await.map_err(|error| PodFailure::from(&error))?;
     inspection.encode().map_err(|error| PodFailure::new("Internal", error.to_string()))
 }

@@ -126,8 +126,11 @@ async fn lead(context: &Context, config: &config::Operator) -> Leadership {
 
 fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, stop: &CancellationToken) {
     let settings = tasks::Settings {
-        worker_builds: i32::from(config.worker_builds.get().cast_signed()),
-        tenant_builds: i32::from(config.tenant_builds.get().cast_signed()),
+        heartbeat: tasks::heartbeat::Settings {
+            worker_builds: i32::from(config.worker_builds.get().cast_signed()),
+            tenant_builds: i32::from(config.tenant_builds.get().cast_signed()),
+        },
+        log_days: config.log_days,
     };
     tasks::spawn(parts, context, settings, stop);
     let dispatcher = listener::DispatcherWakes::default();

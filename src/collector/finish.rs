@@ -2,9 +2,10 @@
 //! the Pod, it first asks the cluster whether the Build is being deleted: its own watch may be behind.
 
 use image_factory_core::{
+    cost::Cost,
     outcome::{ContainerEnd, Ending, Evidence, decide},
     push,
-    reason::Reason,
+    reason::{Reason, Stage},
     report::{AgentReport, SourceFacts},
 };
 use k8s_openapi::api::core::v1::Namespace;
@@ -16,7 +17,7 @@ use crate::{
     crd::{Build, BuildSpec},
     db::{
         launches,
-        results::{self, Durations},
+        results::{self, Measured},
     },
     runtime::Context,
 };
@@ -41,15 +42,16 @@ pub async fn finish(
     if reason.is_some_and(|reason| FROM_OUTSIDE.contains(&reason)) && is_deleted(context, &attempt).await? {
         outcome = decided(Some(Reason::Deleted));
     }
-    let durations = match ending {
+    let failed_at = outcome.failure.as_ref().map(|failure| failure.stage);
+    let measured = match ending {
         Ending::Build(end) | Ending::Inspect { build: end, .. } => {
-            durations(end, |report| push::milliseconds(method, report, tail))
+            measured(end, failed_at, |report| push::milliseconds(method, report, tail))
         }
-        _ => Durations::default(),
+        _ => Measured::default(),
     };
     let job_ttl = serde_json::from_value(attempt.spec)
         .map_or_else(|_| BuildSpec::DEFAULT_JOB_TTL, |spec: BuildSpec| spec.job_ttl());
-    if results::finish(&context.pool, build, &outcome, durations, source, Some(job_ttl)).await? {
+    if results::finish(&context.pool, build, &outcome, measured, source, Some(job_ttl)).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
         context.metrics.ended(method, &outcome);
@@ -71,12 +73,15 @@ async fn is_deleted(context: &Context, attempt: &launches::Ending) -> Result<boo
 }
 
 /// The agent times its commands to the millisecond; without its report the kubelet's seconds count.
-fn durations(end: &ContainerEnd, push: impl Fn(&AgentReport) -> Option<i64>) -> Durations {
+fn measured(end: &ContainerEnd, failed_at: Option<Stage>, push: impl Fn(&AgentReport) -> Option<i64>) -> Measured {
     match AgentReport::decode(end.message.as_bytes()) {
         Ok(report) => {
-            let milliseconds: u64 = report.commands.iter().map(|command| command.milliseconds).sum();
-            Durations { execution: i64::try_from(milliseconds).ok(), push: push(&report) }
+            let milliseconds =
+                report.commands.iter().fold(0, |sum: u64, command| sum.saturating_add(command.milliseconds));
+            let push = push(&report);
+            let cost = Cost::of(&report, push, failed_at);
+            Measured { execution: i64::try_from(milliseconds).ok(), push, cost }
         }
-        Err(_) => Durations { execution: end.milliseconds, push: None },
+        Err(_) => Measured { execution: end.milliseconds, ..Measured::default() },
     }
 }

@@ -1,21 +1,28 @@
-//! How an attempt ended: `build_results` and `build_artifacts`, written in the transaction of the
-//! attempt's last transition, so that a finished build has exactly one result.
+//! How an attempt ended and what it cost: `build_results` and `build_metrics`, written in the transaction of the
+//! attempt's last transition together with what it pushed, so that a finished build has exactly one result.
 
 use std::time::Duration;
 
-use image_factory_core::{outcome::Outcome, reason::Reason, report::SourceFacts, status::Status};
+use image_factory_core::{
+    cost::Cost, inspection::Inspection, outcome::Outcome, reason::Reason, report::SourceFacts, status::Status,
+};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Result, transitions};
+use super::{Result, images, transitions};
 use crate::{clock, failpoint};
 
-/// What was measured, in milliseconds; `None` where nothing could be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Durations {
-    /// The build container, push included.
+/// More is no measure: the limit of `build_metrics.compression_ratio`.
+const MAX_COMPRESSION_RATIO: f64 = 999_999.0;
+
+/// What was measured; `None` where nothing could be.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// The build container in milliseconds, push included.
     pub execution: Option<i64>,
+    /// The push in milliseconds.
     pub push: Option<i64>,
+    pub cost: Cost,
 }
 
 /// Ends a running attempt; its Job may go `job_ttl` later (`None`: it never had one). `false`: it had
@@ -27,7 +34,7 @@ pub async fn finish(
     pool: &PgPool,
     build: Uuid,
     outcome: &Outcome,
-    durations: Durations,
+    measured: Measured,
     source: Option<&SourceFacts>,
     job_ttl: Option<Duration>,
 ) -> Result<bool> {
@@ -56,15 +63,32 @@ pub async fn finish(
         image.map(|image| image.digest.as_str()),
         failure.map(|failure| failure.reason.as_str()),
         failure.map(|failure| failure.stage.as_str()),
-        durations.execution,
-        durations.push,
-        clock::new_id(),
-        image.map(|image| i64::try_from(image.total_size_bytes).unwrap_or(i64::MAX)),
+        measured.execution,
+        measured.push,
         job_ttl.map(|ttl| ttl.as_secs_f64()),
         source.map(|source| text(&source.commit)),
         source.and_then(|source| source.branch.as_deref()).map(text),
         source.map(|source| text(&source.author)),
         source.map(|source| text(&source.message))
+    )
+    .execute(&mut *tx)
+    .await?;
+    if let Some(image) = image {
+        images::pushed(&mut tx, build, image).await?;
+    }
+    let cost = measured.cost;
+    sqlx::query_file!(
+        "src/db/sql/finish_metrics.sql",
+        build,
+        clock::new_id(),
+        cost.build_seconds,
+        cost.push_seconds,
+        cost.peak_memory_mebibytes,
+        cost.cpu_percent,
+        cost.disk_read_bytes,
+        cost.disk_write_bytes,
+        image.map(|image| i64::try_from(image.total_size_bytes).unwrap_or(i64::MAX)),
+        image.and_then(compression_ratio)
     )
     .execute(&mut *tx)
     .await?;
@@ -74,8 +98,16 @@ pub async fn finish(
     Ok(true)
 }
 
+/// Compressed by uncompressed size, where there is something to compare.
+#[expect(clippy::cast_precision_loss, reason = "a ratio with four digits is asked for")]
+fn compression_ratio(image: &Inspection) -> Option<f64> {
+    let unpacked = image.uncompressed_size_bytes().filter(|size| *size > 0)?;
+    let ratio = image.total_size_bytes as f64 / unpacked as f64;
+    (ratio <= MAX_COMPRESSION_RATIO).then_some(ratio)
+}
+
 /// What a stranger wrote, without the one character that Postgres can't hold.
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
@@ -148,4 +180,19 @@ pub async fn cleaned(pool: &PgPool, build: Uuid, status: &str) -> Result<()> {
     .execute(pool)
     .await?;
     Ok(())
+}
+
+/// Marks artifacts whose time is over; gives how many.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn expire_artifacts(pool: &PgPool, limit: i64) -> Result<u64> {
+    let expired = sqlx::query!(
+        "update build_artifacts set is_available = false
+         where id in (select id from build_artifacts where is_available and expires_at <= now() order by expires_at limit $1)",
+        limit
+    )
+    .execute(pool)
+    .await?;
+    Ok(expired.rows_affected())
 }

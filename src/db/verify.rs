@@ -36,6 +36,8 @@ pub struct Rows {
     pub once: Checked,
     pub tenants: Checked,
     pub cleaned: Checked,
+    pub metrics: Checked,
+    pub layers: Checked,
 }
 
 struct Row {
@@ -80,6 +82,8 @@ pub async fn rows(conn: &mut PgConnection, limits_since: Option<Timestamp>) -> R
         once: sqlx::query_file_as!(Row, "src/db/sql/verify_once.sql").fetch_all(&mut *conn).await?.into(),
         tenants: sqlx::query_file_as!(Row, "src/db/sql/verify_tenants.sql").fetch_all(&mut *conn).await?.into(),
         cleaned: sqlx::query_file_as!(Row, "src/db/sql/verify_cleaned.sql").fetch_all(&mut *conn).await?.into(),
+        metrics: sqlx::query_file_as!(Row, "src/db/sql/verify_metrics.sql").fetch_all(&mut *conn).await?.into(),
+        layers: sqlx::query_file_as!(Row, "src/db/sql/verify_layers.sql").fetch_all(&mut *conn).await?.into(),
     })
 }
 

@@ -1,7 +1,10 @@
 //! Method buildx: the real buildx client in `build`, against a BuildKit daemon that runs beside it
-//! as a native sidecar and goes with the Pod. The daemon is privileged; the client is not.
+//! as a native sidecar and goes with the Pod. The daemon is privileged; the client is not. It is the
+//! daemon's container that does the work, so its agent counts what that uses, for the client's to report.
 
-use image_factory_core::pod::{BUILD_CONTAINER, BUILDKITD_CONTAINER, METADATA_FILE, OUT, SOURCE, VOLUME};
+use image_factory_core::pod::{
+    AGENT, BUILD_CONTAINER, BUILDKITD_CONTAINER, METADATA_FILE, OUT, SOURCE, USAGE_FILE, VOLUME,
+};
 use k8s_openapi::api::core::v1::{Container, SecurityContext, VolumeMount};
 
 use super::{
@@ -30,8 +33,9 @@ fn daemon(launch: &Launch, settings: &Settings, socket: &str) -> Container {
     Container {
         name: BUILDKITD_CONTAINER.to_owned(),
         image: Some(settings.images.buildkit.clone()),
-        command: Some(vec!["buildkitd".to_owned()]),
+        command: Some([AGENT, "daemon", &format!("--usage={USAGE_FILE}"), "--"].map(str::to_owned).to_vec()),
         args: Some(vec![
+            "buildkitd".to_owned(),
             format!("--config={VOLUME}/{CONFIG_FILE}"),
             format!("--addr=unix://{socket}"),
             // The client runs as this group.
@@ -52,10 +56,11 @@ fn client(launch: &Launch, settings: &Settings, socket: &str) -> Container {
     let connect = ["/buildx", "create", "--name=image-factory", "--driver=remote", &format!("unix://{socket}")]
         .map(str::to_owned)
         .to_vec();
+    let options = [format!("--wait-for-socket={socket}"), format!("--usage-of={USAGE_FILE}")];
     Container {
         name: BUILD_CONTAINER.to_owned(),
         image: Some(settings.images.buildx.clone()),
-        command: Some(under_agent(launch, &[format!("--wait-for-socket={socket}")], &[connect, build(launch)])),
+        command: Some(under_agent(launch, &options, &[connect, build(launch)])),
         env: Some(vec![
             variable("HOME", OUT),
             variable("BUILDX_CONFIG", &format!("{OUT}/buildx")),

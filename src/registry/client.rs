@@ -25,6 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 const RETRY_AFTER: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
 
+#[derive(Clone)]
 pub struct Repository {
     client: Client,
     registry: String,
@@ -78,23 +79,31 @@ impl Repository {
     }
 
     async fn try_get(&mut self, path: &str, accept: &str) -> Result<Body, RegistryError> {
+        let response = self.open(path, accept).await?;
+        let header = response.headers().get(CONTENT_TYPE);
+        let content_type = header.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let bytes = read(response, MAX_BODY_BYTES, &self.registry).await?;
+        Ok(Body { bytes, content_type })
+    }
+
+    /// A blob of any size, to be read piece by piece; asked for once.
+    pub async fn stream(&mut self, digest: &str) -> Result<Response, RegistryError> {
+        self.open(&format!("blobs/{digest}"), "*/*").await
+    }
+
+    async fn open(&mut self, path: &str, accept: &str) -> Result<Response, RegistryError> {
         let mut response = self.send(path, accept).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             // The first request is anonymous, and a token may run out: ask anew, once.
             self.authorization = Some(self.authorize(&response).await?);
             response = self.send(path, accept).await?;
         }
-        let place = format!("{}/{}", self.registry, self.name);
         match response.status() {
-            StatusCode::OK => {
-                let header = response.headers().get(CONTENT_TYPE);
-                let content_type = header.and_then(|value| value.to_str().ok()).map(str::to_owned);
-                let bytes = read(response, MAX_BODY_BYTES, &self.registry).await?;
-                Ok(Body { bytes, content_type })
-            }
-            StatusCode::NOT_FOUND => {
-                Err(RegistryError::NotFound(format!("the registry does not have {path} of {place}")))
-            }
+            StatusCode::OK => Ok(response),
+            StatusCode::NOT_FOUND => Err(RegistryError::NotFound(format!(
+                "the registry does not have {path} of {}/{}",
+                self.registry, self.name
+            ))),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.denied(response.status())),
             status => Err(unexpected(&self.registry, status)),
         }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::RegistryError;
 
 /// No Debug: it must not reach a log.
+#[derive(Clone)]
 pub struct Login {
     pub username: String,
     pub password: String,

@@ -52,27 +52,29 @@ impl DigestSource {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, RegistryError> {
-    let unreadable = |problem: &str| {
+    ordinary_file(path, MAX_FILE_BYTES).map_err(|problem| {
         RegistryError::NotReported(format!(
             "the builder ended well, but the digest of what it pushed is not in {}: {problem}",
             path.display()
         ))
-    };
+    })
+}
+
+/// What a file of the volume holds, or why it is not read.
+pub fn ordinary_file(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     // Without following: a link could lead to a file of ours, a pipe would never end.
     let found = fs::symlink_metadata(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => unreadable("it wrote no such file"),
-        _ => unreadable(&error.to_string()),
+        io::ErrorKind::NotFound => "it wrote no such file".to_owned(),
+        _ => error.to_string(),
     })?;
     if !found.is_file() {
-        return Err(unreadable("that is not an ordinary file"));
+        return Err("that is not an ordinary file".to_owned());
     }
-    if found.len() > MAX_FILE_BYTES {
-        return Err(unreadable("that file is too large"));
+    if found.len() > limit {
+        return Err("that file is too large".to_owned());
     }
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
-        .map_err(|error| unreadable(&error.to_string()))?;
+    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(|error| error.to_string())?;
     Ok(bytes)
 }
 

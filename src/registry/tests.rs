@@ -17,7 +17,13 @@ use base64::engine::general_purpose::STANDARD;
 use oci_client::client::{ClientConfig, ClientProtocol};
 use serde_json::{Value, json};
 
+use image_factory_core::inspection::{LayerFacts, ManifestKind};
+
+use super::describe::facts;
+use super::documents::{Descriptor, ImageConfig};
 use super::*;
+
+mod facts;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
@@ -49,7 +55,16 @@ impl Pod {
         use_ring();
         let file = self.0.join("digest");
         fs::write(&file, digest).expect("writes");
-        inspect(image, &DigestSource::File(file), insecure, Some(&self.0)).await
+        let registry = image.split('/').next().filter(|_| insecure).map(str::to_owned);
+        inspect(&Pushed {
+            image: image.to_owned(),
+            tags: Vec::new(),
+            digest: DigestSource::File(file),
+            dockerfile: None,
+            insecure_registries: registry.into_iter().collect(),
+            docker_config: Some(self.0.clone()),
+        })
+        .await
     }
 }
 
@@ -155,7 +170,7 @@ fn image_config(architecture: &str, variant: Option<&str>) -> Value {
             "Entrypoint": ["/server"], "Cmd": null, "Env": ["PATH=/bin", "DB_PASSWORD=hunter2"],
             "WorkingDir": "/srv", "Labels": {"team": "shop"},
         },
-        "rootfs": {"type": "layers", "diff_ids": []},
+        "rootfs": {"type": "layers", "diff_ids": [digest_of(b"the base, unpacked"), digest_of(format!("{architecture}, unpacked").as_bytes())]},
         "history": [
             {"created_by": "ADD base"},
             {"created_by": "ENV A=1", "empty_layer": true},
@@ -185,10 +200,12 @@ async fn an_image_is_confirmed_and_described() {
             digest: digest_of(b"amd64"),
             size_bytes: 5,
             media_type: LAYER_TYPE.into(),
-            created_by: Some("RUN make".into())
+            diff_id: Some(digest_of(b"amd64, unpacked")),
+            uncompressed_size_bytes: None,
         }
     );
-    assert_eq!(image.layers[0].created_by.as_deref(), Some("ADD base"));
+    let history: Vec<_> = image.history.iter().map(|entry| (entry.created_by.as_deref(), entry.layer)).collect();
+    assert_eq!(history, [(Some("ADD base"), Some(0)), (Some("ENV A=1"), None), (Some("RUN make"), Some(1))]);
     assert_eq!((image.entrypoint.clone(), image.cmd.clone()), (vec!["/server".to_owned()], vec![]));
     assert_eq!(image.env, ["PATH=/bin", "DB_PASSWORD=***"]);
     assert_eq!(image.labels["team"], "shop");
@@ -490,10 +507,12 @@ async fn an_image_that_is_no_tag_is_refused() {
 }
 
 #[test]
-fn a_history_that_does_not_fit_the_layers_names_none() {
+fn a_history_or_content_that_does_not_fit_the_layers_names_none() {
     let config: ImageConfig = serde_json::from_value(image_config("amd64", None)).expect("parses");
     let layers: Vec<Descriptor> =
         serde_json::from_value(json!([{"digest": "sha256:1", "size": 1, "mediaType": LAYER_TYPE}])).expect("parses");
     let image = facts("sha256:m".into(), "sha256:c".into(), layers, None, config);
-    assert_eq!(image.layers[0].created_by, None);
+    assert_eq!(image.layers[0].diff_id, None);
+    assert_eq!(image.history.iter().map(|entry| entry.layer).collect::<Vec<_>>(), [None; 3]);
+    assert_eq!(image.history[2].created_by.as_deref(), Some("RUN make"));
 }

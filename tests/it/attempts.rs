@@ -1,18 +1,17 @@
 //! Attempts as the controller would make them, and what tests ask about them afterwards.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use image_factory::db::{
     builds::{NewAttempt, NewConfig, Resource, Trigger, enqueue},
-    results::{self, Durations},
+    results::{self, Measured},
     settings, workers,
 };
 use image_factory_core::{
-    inspection::{ImageFacts, Inspection, ManifestKind},
+    inspection::{ImageFacts, Inspection, LayerFacts, ManifestKind},
     method::Method,
     outcome::{Failure, Outcome},
     reason::Reason,
-    report::VERSION,
     status::Status,
 };
 use serde_json::{Value, json};
@@ -37,6 +36,7 @@ pub fn attempt(tenant: &str, name: &str) -> NewAttempt {
         inputs_hash: "v1:blue".to_owned(),
         observed_rerun: None,
         priority: 0,
+        placement: None,
         config: NewConfig {
             method: Method::Container,
             dockerfile: Some("FROM scratch".to_owned()),
@@ -85,24 +85,18 @@ pub fn success(reference: &str) -> Outcome {
         platform: "linux/amd64".to_owned(),
         manifest_digest: digest.clone(),
         config_digest: digest.clone(),
-        layers: Vec::new(),
-        compressed_size_bytes: 0,
-        entrypoint: Vec::new(),
-        cmd: Vec::new(),
-        env: Vec::new(),
-        working_dir: None,
-        created: None,
-        labels: BTreeMap::new(),
+        layer_count: 1,
+        layers: vec![LayerFacts { digest: digest.clone(), size_bytes: 7, ..LayerFacts::default() }],
+        compressed_size_bytes: 7,
+        ..ImageFacts::default()
     };
-    let image = Inspection {
-        version: VERSION,
-        reference: reference.to_owned(),
+    let image = Inspection::new(
+        reference.to_owned(),
         digest,
-        media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
-        kind: ManifestKind::Image,
-        images: vec![image],
-        total_size_bytes: 7,
-    };
+        "application/vnd.oci.image.manifest.v1+json".to_owned(),
+        ManifestKind::Image,
+        vec![image],
+    );
     Outcome { status: Status::Success, exit_code: Some(0), failure: None, image: Some(image) }
 }
 
@@ -114,8 +108,8 @@ pub fn failure(reason: Reason) -> Outcome {
 
 /// Ends a running attempt; `false` where it had ended before.
 pub async fn finish(pool: &PgPool, id: Uuid, outcome: &Outcome) -> bool {
-    let durations = Durations { execution: Some(5), push: Some(2) };
-    results::finish(pool, id, outcome, durations, None, Some(Duration::from_mins(1))).await.expect("it can be finished")
+    let measured = Measured { execution: Some(5), push: Some(2), ..Measured::default() };
+    results::finish(pool, id, outcome, measured, None, Some(Duration::from_mins(1))).await.expect("it can be finished")
 }
 
 /// A build's row, whole.

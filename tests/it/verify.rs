@@ -9,7 +9,7 @@ use image_factory::{
         self, launches,
         logs::{self, Cursor, Line},
         queue,
-        results::{self, Durations},
+        results::{self, Measured},
     },
     verify::{self, Finding},
 };
@@ -39,7 +39,7 @@ async fn succeed(pool: &PgPool, build: Uuid) {
 }
 
 async fn finish(pool: &PgPool, build: Uuid, outcome: &Outcome, job_ttl: Option<Duration>) -> bool {
-    results::finish(pool, build, outcome, Durations::default(), None, job_ttl).await.expect("finishes")
+    results::finish(pool, build, outcome, Measured::default(), None, job_ttl).await.expect("finishes")
 }
 
 /// Two tenants. Of green: `done` succeeded, `twice` was overtaken in the queue by its second run,
@@ -61,7 +61,7 @@ async fn history(pool: &PgPool) {
 /// The invariants that are broken: the words they begin with, and how many breaks each has.
 async fn broken(conn: &mut PgConnection, limits_since: Option<Timestamp>) -> Vec<(String, Vec<String>)> {
     let findings = verify::rows(conn, limits_since).await.expect("asks");
-    assert_eq!(findings.len(), 8);
+    assert_eq!(findings.len(), 10);
     findings
         .into_iter()
         .filter(|finding| !finding.checked.broken.is_empty())
@@ -82,7 +82,7 @@ async fn rows_as_the_operator_writes_them_break_nothing(pool: PgPool) {
     assert_eq!(broken(&mut snapshot, Some(Timestamp::UNIX_EPOCH)).await, []);
     let examined: Vec<usize> =
         verify::rows(&mut snapshot, None).await.expect("asks").iter().map(|finding| finding.checked.examined).collect();
-    assert_eq!(examined, [5, 3, 11, 3, 3, 0, 5, 3]);
+    assert_eq!(examined, [5, 3, 11, 3, 3, 0, 5, 3, 2, 1]);
 }
 
 /// What is dropped so that rows can be broken: what refuses them otherwise.
@@ -120,7 +120,7 @@ const DELIVERY: &str = "insert into webhook_deliveries (id, tenant_id, webhook_c
 
 /// The statements that break something, with words of the invariant they break and of the problem.
 /// `$slot` and `$delivery` stand for the beginning of an insert.
-const BREAKS: [(&str, &str, &str); 38] = [
+const BREAKS: [(&str, &str, &str); 42] = [
     (
         "a run has one row",
         "run 1 has 2 rows for attempts 1 to 1",
@@ -299,6 +299,22 @@ const BREAKS: [(&str, &str, &str); 38] = [
         "was to be cleaned up at",
         "update builds set cleanup_due_at = now() - interval '2 minutes' where id = named('green', 'done')",
     ),
+    (
+        "a build that ran",
+        "is success and has 0 rows of metrics",
+        "delete from build_metrics where build_id = named('green', 'done')",
+    ),
+    (
+        "a build that ran",
+        "is queued and has 1 rows of metrics",
+        "insert into build_metrics (id, build_id) select gen_random_uuid(), named('amber', 'waits')",
+    ),
+    (
+        "a layer is counted",
+        "is counted 2 times and in the images of 1 builds",
+        "update layers set used_in_builds_count = 2, last_used_in_build_at = now()",
+    ),
+    ("a layer is counted", "is counted 0 times and in the images of 1 builds", "delete from layers"),
 ];
 
 #[sqlx::test(migrations = "./migrations")]

@@ -9,16 +9,29 @@ use image_factory_core::pod;
 
 pub const USAGE: &str =
     "usage: image-factory-agent run [--timeout-seconds N] [--grace-seconds N] [--wait-for-socket PATH] \
-[--needs-secret PATH=SENTENCE]... [--mask-file PATH]... [--mask-docker-config PATH]... [--report PATH] [--marker PATH] [--cgroup-root PATH] -- COMMAND [ARGUMENT]... [--then COMMAND [ARGUMENT]...]...
+[--needs-secret PATH=SENTENCE]... [--mask-file PATH]... [--mask-docker-config PATH]... [--report PATH] [--marker PATH] [--usage-of PATH] [--cgroup-root PATH] -- COMMAND [ARGUMENT]... [--then COMMAND [ARGUMENT]...]...
+       image-factory-agent daemon --usage PATH [--cgroup-root PATH] -- COMMAND [ARGUMENT]...
        image-factory-agent install FOLDER";
 
 /// Shorter than Kubernetes' 30 seconds between SIGTERM and SIGKILL, so that the report is still written.
 const DEFAULT_GRACE: Duration = Duration::from_secs(20);
 
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
 #[derive(Debug, PartialEq, Eq)]
 pub enum Task {
     Run(Options),
+    Daemon(Daemon),
     Install(PathBuf),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Daemon {
+    /// Where what the container uses is kept.
+    pub usage: PathBuf,
+    pub cgroup_root: PathBuf,
+    /// Never empty.
+    pub command: Vec<OsString>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -38,6 +51,8 @@ pub struct Options {
     pub masked_configs: Vec<PathBuf>,
     pub report: PathBuf,
     pub marker: PathBuf,
+    /// The file in which the daemon that does the work keeps what it uses; none where the builder itself does it.
+    pub usage_of: Option<PathBuf>,
     pub cgroup_root: PathBuf,
     /// Never empty, and no command is.
     pub commands: Vec<Vec<OsString>>,
@@ -48,6 +63,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, Stri
     let task = arguments.next().ok_or("nothing to do")?;
     match task.to_str() {
         Some("run") => parse_run(arguments).map(Task::Run),
+        Some("daemon") => parse_daemon(arguments).map(Task::Daemon),
         Some("install") => match (arguments.next(), arguments.next()) {
             (Some(folder), None) => Ok(Task::Install(folder.into())),
             _ => Err("install takes one folder".into()),
@@ -66,30 +82,22 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
         masked_configs: Vec::new(),
         report: pod::TERMINATION_LOG.into(),
         marker: pod::STARTED_MARKER.into(),
-        cgroup_root: "/sys/fs/cgroup".into(),
+        usage_of: None,
+        cgroup_root: CGROUP_ROOT.into(),
         commands: Vec::new(),
     };
-    loop {
-        let flag = arguments.next().ok_or("the command is missing: it stands after --")?;
-        let flag = flag.to_str().ok_or("flags are plain text")?;
-        if flag == "--" {
-            break;
-        }
-        let (flag, given) = match flag.split_once('=') {
-            Some((flag, value)) => (flag, Some(OsString::from(value))),
-            None => (flag, None),
-        };
-        let mut value = || given.clone().or_else(|| arguments.next()).ok_or_else(|| format!("{flag} takes a value"));
-        match flag {
-            "--timeout-seconds" => options.timeout = Some(seconds(flag, &value()?)?),
-            "--grace-seconds" => options.grace = seconds(flag, &value()?)?,
-            "--wait-for-socket" => options.wait_for_socket = Some(value()?.into()),
-            "--needs-secret" => options.needed.push(needed(&value()?)?),
-            "--mask-file" => options.masked_files.push(value()?.into()),
-            "--mask-docker-config" => options.masked_configs.push(value()?.into()),
-            "--report" => options.report = value()?.into(),
-            "--marker" => options.marker = value()?.into(),
-            "--cgroup-root" => options.cgroup_root = value()?.into(),
+    while let Some((flag, value)) = next_flag(&mut arguments)? {
+        match &*flag {
+            "--timeout-seconds" => options.timeout = Some(seconds(&flag, &value)?),
+            "--grace-seconds" => options.grace = seconds(&flag, &value)?,
+            "--wait-for-socket" => options.wait_for_socket = Some(value.into()),
+            "--needs-secret" => options.needed.push(needed(&value)?),
+            "--mask-file" => options.masked_files.push(value.into()),
+            "--mask-docker-config" => options.masked_configs.push(value.into()),
+            "--report" => options.report = value.into(),
+            "--marker" => options.marker = value.into(),
+            "--usage-of" => options.usage_of = Some(value.into()),
+            "--cgroup-root" => options.cgroup_root = value.into(),
             _ => return Err(format!("unknown flag {flag}")),
         }
     }
@@ -106,6 +114,41 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
         return Err("a command is empty".into());
     }
     Ok(options)
+}
+
+fn parse_daemon(mut arguments: impl Iterator<Item = OsString>) -> Result<Daemon, String> {
+    let (mut usage, mut cgroup_root) = (None, PathBuf::from(CGROUP_ROOT));
+    while let Some((flag, value)) = next_flag(&mut arguments)? {
+        match &*flag {
+            "--usage" => usage = Some(value.into()),
+            "--cgroup-root" => cgroup_root = value.into(),
+            _ => return Err(format!("unknown flag {flag}")),
+        }
+    }
+    let usage = usage.ok_or("--usage is missing")?;
+    let command: Vec<OsString> = arguments.collect();
+    if command.is_empty() {
+        return Err("a command is empty".into());
+    }
+    Ok(Daemon { usage, cgroup_root, command })
+}
+
+/// A flag with its value, as `--flag value` or `--flag=value`; `None` at the `--` that ends them.
+fn next_flag(arguments: &mut impl Iterator<Item = OsString>) -> Result<Option<(String, OsString)>, String> {
+    let flag = arguments.next().ok_or("the command is missing: it stands after --")?;
+    let flag = flag.to_str().ok_or("flags are plain text")?;
+    if flag == "--" {
+        return Ok(None);
+    }
+    let (flag, given) = match flag.split_once('=') {
+        Some((flag, value)) => (flag, Some(OsString::from(value))),
+        None => (flag, None),
+    };
+    if !flag.starts_with("--") {
+        return Err(format!("unknown flag {flag}"));
+    }
+    let value = given.or_else(|| arguments.next()).ok_or_else(|| format!("{flag} takes a value"))?;
+    Ok(Some((flag.to_owned(), value)))
 }
 
 fn needed(value: &OsStr) -> Result<(PathBuf, String), String> {
@@ -164,6 +207,17 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_and_the_build_beside_it_share_a_file() {
+        let daemon = Daemon {
+            usage: "/v/usage".into(),
+            cgroup_root: "/sys/fs/cgroup".into(),
+            command: vec!["buildkitd".into(), "--debug".into()],
+        };
+        assert_eq!(parsed("daemon --usage=/v/usage -- buildkitd --debug"), Ok(Task::Daemon(daemon)));
+        assert_eq!(options("run --usage-of /v/usage -- a").usage_of, Some("/v/usage".into()));
+    }
+
+    #[test]
     fn secrets_are_named_one_by_one() {
         let line =
             ["run", "--needs-secret=/a=no b=c", "--mask-file", "/x", "--mask-file=/y", "--mask-docker-config=/z"];
@@ -188,6 +242,9 @@ mod tests {
             ("run --grace-seconds -1 -- a", "--grace-seconds takes whole seconds, not -1"),
             ("run --needs-secret /a -- b", "--needs-secret takes PATH=SENTENCE"),
             ("run --", "a command is empty"),
+            ("daemon -- a", "--usage is missing"),
+            ("daemon --usage /u --", "a command is empty"),
+            ("daemon --timeout-seconds 1 -- a", "unknown flag --timeout-seconds"),
             ("run -- a --then", "a command is empty"),
             ("run -- --then a", "a command is empty"),
         ] {

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod cgroup;
+mod daemon;
 mod install;
 mod lines;
 mod log;
@@ -18,6 +19,7 @@ use arguments::Task;
 fn main() -> ExitCode {
     match arguments::parse(std::env::args_os().skip(1)) {
         Ok(Task::Run(options)) => exit_code(run::run(&options)),
+        Ok(Task::Daemon(options)) => exit_code(daemon::run(&options)),
         Ok(Task::Install(folder)) => match install::install(&folder) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

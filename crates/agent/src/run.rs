@@ -8,20 +8,22 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader, Read};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use image_factory_core::pod::{EXIT_AGENT, EXIT_TIMED_OUT};
 use image_factory_core::reason::Reason;
-use image_factory_core::report::{AgentReport, CommandReport, PodFailure};
+use image_factory_core::report::{AgentReport, CommandReport, PodFailure, Usage};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::arguments::Options;
-use crate::cgroup;
+use crate::cgroup::{INTERVAL, Meter};
+use crate::daemon;
 use crate::log::Log;
 use crate::mask::Mask;
 use crate::process::{self, End, NotStarted, signal_group};
@@ -102,6 +104,7 @@ struct Run<'a> {
     options: &'a Options,
     log: Log,
     report: AgentReport,
+    meter: Arc<Meter>,
     sender: Sender<Event>,
     events: Receiver<Event>,
     deadline: Option<Instant>,
@@ -119,6 +122,7 @@ impl<'a> Run<'a> {
             options,
             log,
             report: AgentReport::default(),
+            meter: meter(&options.cgroup_root),
             sender,
             events,
             kill_at: None,
@@ -327,20 +331,39 @@ impl<'a> Run<'a> {
     }
 
     fn into_report(self) -> AgentReport {
-        let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let usage = cgroup::usage(&self.options.cgroup_root, &membership);
+        let own = self.meter.usage();
+        let usage = match &self.options.usage_of {
+            // Of the client nothing is of interest but whether it ran out of memory itself.
+            Some(path) => {
+                let failed = self.report.exit_code != 0;
+                let usage = if failed { daemon::read_fresh(path) } else { daemon::read(path) }.unwrap_or_default();
+                Usage { oom_kills: usage.oom_kills.max(own.oom_kills), ..usage }
+            }
+            None => own,
+        };
         let written = self.log.written();
         AgentReport {
             lines: written.lines,
             bytes: written.bytes,
-            memory_peak_bytes: usage.memory_peak_bytes,
-            cpu_microseconds: usage.cpu_microseconds,
-            disk_read_bytes: usage.disk_read_bytes,
-            disk_write_bytes: usage.disk_write_bytes,
+            usage,
             error: self.report.error.or(written.failure),
             ..self.report
         }
     }
+}
+
+fn meter(cgroup_root: &Path) -> Arc<Meter> {
+    let meter = Arc::new(Meter::start(cgroup_root));
+    if meter.is_sampling() {
+        let meter = meter.clone();
+        thread::spawn(move || {
+            loop {
+                meter.usage();
+                thread::sleep(INTERVAL);
+            }
+        });
+    }
+    meter
 }
 
 fn pump(mut pipe: PipeReader, log: &Log, stream: u64) {

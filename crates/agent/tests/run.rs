@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use image_factory_core::report::AgentReport;
+use image_factory_core::report::{AgentReport, Usage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -344,9 +344,55 @@ fn the_containers_counters_are_in_the_report() {
     }
     volume.run(&["--cgroup-root", &volume.path("cgroup")], &["true"]);
     let report = volume.report();
-    assert_eq!(report.memory_peak_bytes, Some(4_096));
-    assert_eq!(report.cpu_microseconds, Some(12));
-    assert_eq!((report.disk_read_bytes, report.disk_write_bytes), (Some(1), Some(2)));
+    let usage = Usage { milliseconds: None, ..report.usage };
+    let expected = Usage {
+        memory_peak_bytes: Some(4_096),
+        cpu_microseconds: Some(12),
+        disk_read_bytes: Some(1),
+        disk_write_bytes: Some(2),
+        ..Usage::default()
+    };
+    assert_eq!(usage, expected);
+    assert!(report.usage.milliseconds >= Some(report.commands[0].milliseconds));
+}
+
+#[test]
+fn a_daemons_counters_are_in_the_report_of_the_build_beside_it() {
+    let volume = Volume::new();
+    let groups = volume.0.join("cgroup");
+    fs::create_dir_all(&groups).expect("makes");
+    fs::write(groups.join("cgroup.controllers"), "memory\n").expect("writes");
+    fs::write(groups.join("memory.peak"), "4096\n").expect("writes");
+    let script = "trap 'echo stopped; exit 4' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut daemon = Command::new(AGENT)
+        .args(["daemon", "--usage", &volume.path("usage"), "--cgroup-root", &volume.path("cgroup")])
+        .args(["--", "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let (line, output) = first_line(&mut daemon);
+    assert_eq!(line, "ready\n");
+    fs::write(groups.join("memory.peak"), "8192\n").expect("writes");
+    let peak = format!("until grep -q 8192 {}; do sleep 0.02; done", volume.path("usage"));
+    volume.run(&["--usage-of", &volume.path("usage"), "--cgroup-root", "/nowhere"], &["sh", "-c", &peak]);
+    let usage = volume.report().usage;
+    assert_eq!((usage.memory_peak_bytes, usage.cpu_microseconds), (Some(8_192), None));
+    assert!(usage.milliseconds.is_some());
+    // The kernel counts it in the moment of the failure.
+    let killed = format!("echo 'oom_kill 1' > {}/memory.events; exit 1", groups.display());
+    let flags = ["--marker", &volume.path("other"), "--usage-of", &volume.path("usage"), "--cgroup-root", "/nowhere"];
+    volume.run(&flags, &["sh", "-c", &killed]);
+    assert_eq!(volume.report().usage.oom_kills, Some(1));
+    signal(&daemon, Signal::SIGTERM);
+    assert!(rest(output).ends_with("stopped\n"), "it ends in its own way");
+    assert_eq!(daemon.wait().expect("ends").code(), Some(4));
+}
+
+#[test]
+fn where_the_daemon_left_no_counters_there_are_none() {
+    let volume = Volume::new();
+    volume.run(&["--usage-of", &volume.path("nowhere"), "--cgroup-root", "/nowhere"], &["true"]);
+    assert_eq!(volume.report().usage, Usage::default());
 }
 
 #[test]

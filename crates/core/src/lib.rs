@@ -3,7 +3,10 @@
 //! Nothing here reads a clock, the environment, a cluster or a database; what a rule needs is an
 //! argument, and what it decides is a value. The operator, the agent and the Pods share it.
 
+pub mod base;
 pub mod conditions;
+pub mod cost;
+pub mod environment;
 pub mod git;
 pub mod ids;
 pub mod inputs;
@@ -12,6 +15,7 @@ pub mod labels;
 pub mod loglevel;
 pub mod method;
 pub mod outcome;
+pub mod placement;
 pub mod pod;
 pub mod pod_security;
 pub mod push;
@@ -20,3 +24,4 @@ pub mod reason;
 pub mod reference;
 pub mod report;
 pub mod status;
+pub mod steps;

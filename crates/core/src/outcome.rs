@@ -311,28 +311,15 @@ mod tests {
     }
 
     fn document() -> String {
-        let image = ImageFacts {
-            platform: "linux/amd64".to_owned(),
-            manifest_digest: format!("sha256:{}", "a".repeat(64)),
-            config_digest: format!("sha256:{}", "b".repeat(64)),
-            layers: Vec::new(),
-            compressed_size_bytes: 0,
-            entrypoint: Vec::new(),
-            cmd: Vec::new(),
-            env: Vec::new(),
-            working_dir: None,
-            created: None,
-            labels: std::collections::BTreeMap::new(),
-        };
-        Inspection {
-            version: crate::report::VERSION,
-            reference: "registry.test/a/b:1".to_owned(),
-            digest: image.manifest_digest.clone(),
-            media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
-            kind: ManifestKind::Image,
-            images: vec![image],
-            total_size_bytes: 0,
-        }
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let image = ImageFacts { manifest_digest: digest.clone(), ..ImageFacts::default() };
+        Inspection::new(
+            "registry.test/a/b:1".to_owned(),
+            digest,
+            "application/vnd.oci.image.manifest.v1+json".to_owned(),
+            ManifestKind::Image,
+            vec![image],
+        )
         .encode()
         .unwrap()
     }

@@ -29,6 +29,8 @@ pub const DIGEST_FILE: &str = "/image-factory/out/digest";
 pub const METADATA_FILE: &str = "/image-factory/out/metadata.json";
 /// Created by the agent at its first start; one that finds it refuses to start a second time.
 pub const STARTED_MARKER: &str = "/image-factory/started";
+/// Where the agent of the daemon beside the build keeps what that has used.
+pub const USAGE_FILE: &str = "/image-factory/usage.json";
 
 /// Where `prepare`, and no other container, finds the Secret of a Git source.
 pub const GIT_CREDENTIALS: &str = "/image-factory-git";
@@ -49,6 +51,10 @@ pub const TERMINATION_LOG: &str = "/dev/termination-log";
 /// An inline source travels in `IMAGE_FACTORY_INLINE_0`, `IMAGE_FACTORY_INLINE_1`, ...; this one says how many there are.
 pub const INLINE_COUNT_VARIABLE: &str = "IMAGE_FACTORY_INLINE_COUNT";
 pub const INLINE_CHUNK_PREFIX: &str = "IMAGE_FACTORY_INLINE_";
+
+/// Longest line that the agent writes, in bytes without its newline: it cuts longer ones. Leaves room under the 16 KiB
+/// that the container runtime keeps in one piece.
+pub const MAX_LINE_BYTES: usize = 15 * 1024;
 
 /// The agent itself failed or refused (a second start, a socket that never came up): nothing of the builder's is meant.
 pub const EXIT_AGENT: i32 = 125;

@@ -43,20 +43,38 @@ pub struct AgentReport {
     pub lines: u64,
     /// Bytes the agent wrote, newlines included.
     pub bytes: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_peak_bytes: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_microseconds: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disk_read_bytes: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disk_write_bytes: Option<u64>,
+    /// What the container that did the work has used: the builder's own, or the daemon's beside it.
+    #[serde(flatten)]
+    pub usage: Usage,
     /// Set when the agent itself failed or refused: the builder is not to blame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Set when something the build needs was not there, so that no builder was started: the Build is to blame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<PodFailure>,
+}
+
+/// What a container has used since its agent started, by the counters of its control group. A number the kernel does
+/// not offer is absent, never zero or guessed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Page cache included, as the kernel charges it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
+    /// Processor time of all processes together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_microseconds: Option<u64>,
+    /// Over so many milliseconds by the clock: the average in percent of one core is
+    /// `cpu_microseconds / (10 × milliseconds)`.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "usage_milliseconds")]
+    pub milliseconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_read_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_write_bytes: Option<u64>,
+    /// Processes the kernel killed because the container was at its memory limit, or times it ran out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,10 +98,7 @@ impl Default for AgentReport {
             terminated: false,
             lines: 0,
             bytes: 0,
-            memory_peak_bytes: None,
-            cpu_microseconds: None,
-            disk_read_bytes: None,
-            disk_write_bytes: None,
+            usage: Usage::default(),
             error: None,
             failure: None,
         }
@@ -295,7 +310,7 @@ mod tests {
             timed_out: true,
             lines: 10,
             bytes: 2_000,
-            memory_peak_bytes: Some(1 << 30),
+            usage: Usage { memory_peak_bytes: Some(1 << 30), milliseconds: Some(1_300), ..Usage::default() },
             error: Some("failed to write the log".into()),
             ..AgentReport::default()
         };
@@ -354,6 +369,13 @@ mod tests {
         }
     }
 
+    prop_compose! {
+        fn any_usage()(numbers in any::<[Option<u64>; 6]>()) -> Usage {
+            let [memory_peak_bytes, cpu_microseconds, milliseconds, disk_read_bytes, disk_write_bytes, oom_kills] = numbers;
+            Usage { memory_peak_bytes, cpu_microseconds, milliseconds, disk_read_bytes, disk_write_bytes, oom_kills }
+        }
+    }
+
     fn any_text() -> impl Strategy<Value = String> {
         // `any` makes control characters and quotes too, which JSON writes longer than they are.
         proptest::collection::vec(any::<char>(), 0..4_000).prop_map(|characters| characters.into_iter().collect())
@@ -366,20 +388,20 @@ mod tests {
         fn an_agent_report_always_fits(
             commands in proptest::collection::vec(any_command(), 0..30),
             exit_code in any::<i32>(),
-            numbers in any::<(u64, u64, Option<u64>, Option<u64>, Option<u64>, Option<u64>)>(),
+            (lines, bytes) in any::<(u64, u64)>(),
+            usage in any_usage(),
             error in proptest::option::of(any_text()),
             failure in proptest::option::of((any_text(), any_text())),
         ) {
             let failure = failure.map(|(reason, message)| PodFailure { reason, message });
             let report = AgentReport {
                 commands, exit_code, timed_out: false, terminated: false,
-                lines: numbers.0, bytes: numbers.1, memory_peak_bytes: numbers.2, cpu_microseconds: numbers.3,
-                disk_read_bytes: numbers.4, disk_write_bytes: numbers.5, error, failure, version: VERSION,
+                lines, bytes, usage, error, failure, version: VERSION,
             };
             let encoded = report.encode();
             prop_assert!(encoded.len() <= MAX_BYTES, "{} bytes", encoded.len());
             let decoded = AgentReport::decode(encoded.as_bytes()).expect("decodes");
-            prop_assert_eq!(decoded.lines, report.lines);
+            prop_assert_eq!((decoded.lines, decoded.usage), (report.lines, report.usage));
             prop_assert_eq!(decoded.error.is_some(), report.error.is_some());
             prop_assert_eq!(decoded.failure.is_some(), report.failure.is_some());
         }

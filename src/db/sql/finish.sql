@@ -1,4 +1,4 @@
--- The result of an attempt that ran and, where it succeeded, its image. Durations come from the
+-- The result of an attempt that ran. Durations come from the
 -- rows' own times: queued_at (or not_before) → started_at → completed_at.
 with ended as (
     select b.id,
@@ -12,21 +12,14 @@ with ended as (
 ),
 due as (
     update builds
-    set cleanup_due_at = now() + make_interval(secs => coalesce($13::float8, 0)),
+    set cleanup_due_at = now() + make_interval(secs => coalesce($11::float8, 0)),
         -- A short build can end before its Job was recorded.
-        job_created_at = coalesce(job_created_at, case when $13::float8 is not null then now() end),
-        git_commit = $14,
-        git_branch = $15,
-        git_author = $16,
-        git_message = $17
+        job_created_at = coalesce(job_created_at, case when $11::float8 is not null then now() end),
+        git_commit = $12,
+        git_branch = $13,
+        git_author = $14,
+        git_message = $15
     where id = $1
-),
-artifact as (
-    insert into build_artifacts (id, build_id, project_id, artifact_type, artifact_name, artifact_location,
-        artifact_size_bytes, sha256_digest, image_id)
-    select $11, id, project_id, 'docker_image', $5, $5 || '@' || $6, $12, $6, image_id
-    from ended
-    where $5::text is not null
 )
 insert into build_results (id, build_id, project_id, status, exit_code, output_image_id, output_image_url,
     output_image_digest, failure_reason, failure_stage, total_duration_milliseconds, queue_wait_milliseconds,

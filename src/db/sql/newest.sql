@@ -9,6 +9,7 @@ select
     b.status,
     b.inputs_hash,
     b.observed_rerun,
+    b.observed_generation,
     b.queued_at,
     b.started_at,
     b.completed_at,

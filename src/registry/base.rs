@@ -1,0 +1,86 @@
+//! The base image of what was pushed, and which of its layers are the base's. The Dockerfile says which image it is built
+//! on, and the registry which layers that one has: they are base layers where all of them, in their order, are the lowest
+//! of what was pushed. Where the base can't be read any more, or its tag stands for other layers by now, the base is not
+//! known, and nothing is said of it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use image_factory_core::base::{self, Base};
+use image_factory_core::inspection::{BaseFacts, ImageFacts};
+use oci_client::Reference;
+
+use super::client::Repository;
+use super::documents::{Content, ImageConfig, Manifest, Platform, parse};
+use super::reported::ordinary_file;
+use super::{ACCEPT, Access, Pushed, RegistryError, confirm, verified_blob, verified_manifest};
+
+const MAX_DOCKERFILE_BYTES: u64 = 1024 * 1024;
+/// A registry that does not answer holds no build up for longer.
+const MAX_TIME: Duration = Duration::from_secs(5);
+
+/// The base of each image, in their order.
+pub async fn of_each(access: &Access<'_>, pushed: &Pushed, images: &[ImageFacts]) -> Vec<Option<BaseFacts>> {
+    let mut bases = vec![None; images.len()];
+    let Some(dockerfile) = &pushed.dockerfile else { return bases };
+    let Some(text) = text(&dockerfile.path) else { return bases };
+    let _ = tokio::time::timeout(MAX_TIME, async {
+        for (base, image) in bases.iter_mut().zip(images) {
+            let written = base::of(&text, dockerfile.target.as_deref(), &dockerfile.build_args, &image.platform);
+            *base = match written {
+                Some(Base::Scratch) => Some(BaseFacts::Scratch),
+                Some(Base::Image(reference)) => of(access, &reference, image).await,
+                None => None,
+            };
+        }
+    })
+    .await;
+    bases
+}
+
+/// As with what the builder left: the volume is not trusted.
+fn text(path: &Path) -> Option<String> {
+    String::from_utf8(ordinary_file(path, MAX_DOCKERFILE_BYTES).ok()?).ok()
+}
+
+async fn of(access: &Access<'_>, reference: &str, image: &ImageFacts) -> Option<BaseFacts> {
+    let reference: Reference = reference.parse().ok()?;
+    let mut repository = access.repository(&reference).ok()?;
+    let content = contents(&mut repository, &reference, &image.platform).await.ok()?;
+    let own: Option<Vec<&str>> = image.layers.iter().map(|layer| layer.diff_id.as_deref()).collect();
+    let lowest = own?.into_iter().zip(&content).filter(|(own, base)| *own == base.as_str()).count();
+    (lowest == content.len()).then(|| BaseFacts::Image {
+        repository: format!("{}/{}", reference.registry(), reference.repository()),
+        tag: reference.tag().map(str::to_owned),
+        layers: lowest as u64,
+    })
+}
+
+/// The digests of the base's layers, unpacked, the lowest first.
+async fn contents(
+    repository: &mut Repository,
+    reference: &Reference,
+    platform: &str,
+) -> Result<Vec<String>, RegistryError> {
+    let body = repository.manifest(reference.digest().or(reference.tag()).unwrap_or_default(), ACCEPT).await?;
+    if let Some(digest) = reference.digest() {
+        confirm(&body.bytes, digest)?;
+    }
+    let mut manifest: Manifest = parse(&body.bytes, "the manifest")?;
+    let content = match manifest.content()? {
+        Content::Index(entries) => {
+            let fits = |found: Option<&Platform>| found.is_some_and(|found| found.is_of(platform));
+            let entry = entries.into_iter().find(|entry| fits(entry.platform.as_ref()));
+            let entry = entry.ok_or_else(|| RegistryError::NotFound(format!("the base has no image of {platform}")))?;
+            manifest = parse(&verified_manifest(repository, &entry.digest).await?.bytes, "the manifest of a platform")?;
+            manifest.content()?
+        }
+        image @ Content::Image(..) => image,
+    };
+    let Content::Image(config, _) = content else {
+        return Err(RegistryError::Unreadable("the base is an index of indexes".into()));
+    };
+    let config: ImageConfig = parse(&verified_blob(repository, &config.digest).await?.bytes, "the configuration")?;
+    let contents = config.rootfs.and_then(|rootfs| rootfs.diff_ids);
+    contents.ok_or_else(|| RegistryError::Unreadable("the base does not say what its layers hold".into()))
+}
