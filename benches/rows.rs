@@ -13,7 +13,9 @@ use anyhow::{Context as _, ensure};
 use image_factory::{
     clock,
     collector::log::Log,
-    config, db, jobs,
+    config,
+    db::{self, launches},
+    jobs,
     runtime::{Context, health::Health, metrics::Metrics},
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -93,7 +95,8 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
         let build = build(pool).await?;
         stored.push(
             timed(async {
-                let mut log = Log::resume(&context, build).await?;
+                let mut log =
+                    Log::resume(&context, launches::followed(pool, build).await?.context("the build has a row")?);
                 Ok(log.read(&pods, "printer", "build", false).await?)
             })
             .await?,
