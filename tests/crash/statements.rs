@@ -6,7 +6,8 @@
 //!
 //! Not counted is what does not grow with builds: the rounds by timer of heartbeat, search and cleaner,
 //! and those of the dispatcher that find nothing, of which there may be one in five seconds; the health
-//! check, LISTEN; and logs, whose cost follows their lines. Where to take up a log is counted.
+//! check, LISTEN; and logs, with the steps read from them, whose cost follows their lines. Where to take
+//! up a log is counted.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -29,7 +30,8 @@ const BUILDS: usize = 34;
 const COUNTED: u32 = 30;
 
 /// Parts of statements that do not grow with builds, or are about logs.
-const APART: [&str; 11] = [
+const APART: [&str; 12] = [
+    "-- Stores what changed of a build's steps",
     "create database",
     CANCEL,
     "pg_advisory_lock",
