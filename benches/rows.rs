@@ -225,10 +225,6 @@ async fn build(pool: &PgPool) -> anyhow::Result<Uuid> {
     .await?;
     Ok(id)
 }
-
-fn followed(id: Uuid) -> Followed {
-    let (status, method) = (Status::InProgress, Method::Container);
-    Followed { id, status, namespace: String::new(), name: String::new(), method, cursors: Vec::new() }
 }
 
 async fn psql(url: &str, statement: &str) -> anyhow::Result<()> {

@@ -62,6 +62,7 @@ pub async fn finish(
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
         context.metrics.ended(method, &outcome);
+        context.has_stored(build);
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod rows;
 mod tenant;
 mod watching;
 
+mod api;
 mod crd_rules;
 mod credentials;
 mod deleted_builds;
