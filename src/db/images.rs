@@ -10,43 +10,43 @@ use image_factory_core::{
     reference::Reference,
 };
 use serde_json::{Value, json};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Result, results::text};
+use super::results::text;
 use crate::clock;
 
-pub(super) async fn pushed(conn: &mut PgConnection, build: Uuid, inspection: &Inspection) -> Result<()> {
-    let own = Reference::new(&inspection.reference).tag.to_owned();
-    let tags: BTreeSet<String> = inspection.tags.iter().cloned().chain([own]).collect();
-    let tags: Vec<String> = tags.into_iter().collect();
-    let size = number(inspection.total_size_bytes);
-    sqlx::query_file!("src/db/sql/finish_images.sql", build, &ids(tags.len()), &tags).execute(&mut *conn).await?;
-    let digest = inspection.digest.as_str();
-    sqlx::query_file!("src/db/sql/finish_artifacts.sql", build, &ids(tags.len()), &tags, digest, size)
-        .execute(&mut *conn)
-        .await?;
-    let rows: Value = (1..).zip(&inspection.images).map(|(place, image)| row(build, place, image)).collect();
-    sqlx::query!("insert into build_images select * from jsonb_populate_recordset(null::build_images, $1)", rows)
-        .execute(&mut *conn)
-        .await?;
-    sqlx::query_file!(
-        "src/db/sql/finish_image_metadata.sql",
-        build,
-        &ids(tags.len()),
-        &tags,
-        digest,
-        size,
-        inspection.uncompressed_size_bytes().map(number)
-    )
-    .execute(&mut *conn)
-    .await?;
-    sqlx::query_file!("src/db/sql/finish_layers.sql", build).execute(&mut *conn).await?;
-    let layers: usize = inspection.images.iter().map(|image| image.layers.len()).sum();
-    sqlx::query_file!("src/db/sql/finish_image_layers.sql", build, &tags, &ids(tags.len() * layers))
-        .execute(&mut *conn)
-        .await?;
-    Ok(())
+/// What `db/sql/finish.sql` writes of a push. Of none, nothing.
+#[derive(Default)]
+pub(super) struct Pushed {
+    /// Every tag, with the ids of rows that there may be for it.
+    pub tags: Vec<String>,
+    pub image_ids: Vec<Uuid>,
+    pub artifact_ids: Vec<Uuid>,
+    pub metadata_ids: Vec<Uuid>,
+    /// For each tag and layer.
+    pub layer_ids: Vec<Uuid>,
+    /// Rows of `build_images`.
+    pub images: Vec<Value>,
+    pub size_bytes: Option<i64>,
+    pub uncompressed_size_bytes: Option<i64>,
+}
+
+impl Pushed {
+    pub fn of(build: Uuid, inspection: &Inspection) -> Self {
+        let own = Reference::new(&inspection.reference).tag.to_owned();
+        let tags: BTreeSet<String> = inspection.tags.iter().cloned().chain([own]).collect();
+        let layers: usize = inspection.images.iter().map(|image| image.layers.len()).sum();
+        Self {
+            image_ids: ids(tags.len()),
+            artifact_ids: ids(tags.len()),
+            metadata_ids: ids(tags.len()),
+            layer_ids: ids(tags.len() * layers),
+            tags: tags.into_iter().collect(),
+            images: (1..).zip(&inspection.images).map(|(place, image)| row(build, place, image)).collect(),
+            size_bytes: Some(number(inspection.total_size_bytes)),
+            uncompressed_size_bytes: inspection.uncompressed_size_bytes().map(number),
+        }
+    }
 }
 
 fn ids(count: usize) -> Vec<Uuid> {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use image_factory_core::{
     cost::Cost, inspection::Inspection, outcome::Outcome, reason::Reason, report::SourceFacts, status::Status,
 };
+use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Result, images, steps, transitions};
+use super::{Result, images::Pushed, steps, transitions};
 use crate::{clock, failpoint};
 
 /// More is no measure: the limit of `build_metrics.compression_ratio`.
@@ -54,6 +55,8 @@ pub async fn finish(
         return Ok(false);
     }
     let image = outcome.image.as_ref();
+    let pushed = image.map(|image| Pushed::of(build, image)).unwrap_or_default();
+    let cost = measured.cost;
     sqlx::query_file!(
         "src/db/sql/finish.sql",
         build,
@@ -70,17 +73,15 @@ pub async fn finish(
         source.map(|source| text(&source.commit)),
         source.and_then(|source| source.branch.as_deref()).map(text),
         source.map(|source| text(&source.author)),
-        source.map(|source| text(&source.message))
-    )
-    .execute(&mut *tx)
-    .await?;
-    if let Some(image) = image {
-        images::pushed(&mut tx, build, image).await?;
-    }
-    let cost = measured.cost;
-    sqlx::query_file!(
-        "src/db/sql/finish_metrics.sql",
-        build,
+        source.map(|source| text(&source.message)),
+        &pushed.image_ids,
+        &pushed.tags,
+        pushed.size_bytes,
+        &pushed.artifact_ids,
+        Value::Array(pushed.images),
+        pushed.uncompressed_size_bytes,
+        &pushed.metadata_ids,
+        &pushed.layer_ids,
         clock::new_id(),
         cost.build_seconds,
         cost.push_seconds,
@@ -88,7 +89,6 @@ pub async fn finish(
         cost.cpu_percent,
         cost.disk_read_bytes,
         cost.disk_write_bytes,
-        image.map(|image| i64::try_from(image.total_size_bytes).unwrap_or(i64::MAX)),
         image.and_then(compression_ratio)
     )
     .execute(&mut *tx)
