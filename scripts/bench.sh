@@ -18,3 +18,4 @@ trap restore EXIT
 kubectl -n image-factory set env deployment/image-factory IMAGE_FACTORY_WORKER_BUILDS=1000 IMAGE_FACTORY_TENANT_BUILDS=1000 >/dev/null
 kubectl -n image-factory rollout status deployment/image-factory --timeout=120s >/dev/null
 cargo bench --bench operator
+cargo bench --bench rows

@@ -7,7 +7,7 @@ mod finish;
 mod follow;
 mod followers;
 mod lines;
-mod log;
+pub mod log;
 mod pod;
 mod search;
 

@@ -35,6 +35,10 @@ pub struct Operator {
     /// Git protocols (http, git; comma separated) that sources may use though they are not encrypted
     #[arg(long, env = "IMAGE_FACTORY_SOURCE_PROTOCOLS", value_delimiter = ',')]
     pub source_protocols: Vec<Protocol>,
+    /// Certificate authorities in PEM, beside those of the operator's image, that Git servers by https may
+    /// be signed by
+    #[arg(long, env = "IMAGE_FACTORY_SOURCE_AUTHORITIES", value_name = "PEM", value_parser = authorities)]
+    pub source_authorities: Option<String>,
     /// How large a source fetched from Git may be, history and work tree together, in MiB
     #[arg(long, env = "IMAGE_FACTORY_SOURCE_MEBIBYTES", default_value = "10240")]
     pub source_mebibytes: NonZeroU32,
@@ -47,6 +51,9 @@ pub struct Operator {
     /// Bytes of log that are kept for one build; the rest is drained and counted
     #[arg(long, env = "IMAGE_FACTORY_LOG_BYTES", default_value_t = 256 * 1024 * 1024)]
     pub log_bytes: u64,
+    /// Days for which logs are kept at least; they are dropped by the week. Not set: for ever
+    #[arg(long, env = "IMAGE_FACTORY_LOG_DAYS")]
+    pub log_days: Option<NonZeroU16>,
 }
 
 /// What the container that does a build's work gets where its spec says nothing, as `name=quantity`.
@@ -70,6 +77,24 @@ pub struct BuildResources {
         default_value = "memory=4Gi,ephemeral-storage=20Gi"
     )]
     pub limits: Vec<(String, String)>,
+}
+
+/// They travel as one argument of `prepare`, and the kernel takes none over 128 KiB.
+const MAX_AUTHORITIES_BYTES: usize = 96 * 1024;
+
+fn authorities(text: &str) -> Result<String, String> {
+    if text.len() > MAX_AUTHORITIES_BYTES {
+        return Err(format!(
+            "it has more than {MAX_AUTHORITIES_BYTES} bytes; leave out authorities that are public anyway"
+        ));
+    }
+    if text.contains("PRIVATE KEY-----") {
+        return Err("it has a private key, which nobody but the authority may have".to_owned());
+    }
+    if !text.contains("-----BEGIN CERTIFICATE-----") {
+        return Err("it is no certificate in PEM (-----BEGIN CERTIFICATE-----)".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn quantity(text: &str) -> Result<(String, String), String> {

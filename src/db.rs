@@ -10,6 +10,7 @@ pub mod logs;
 pub mod policies;
 pub mod queue;
 pub mod results;
+pub mod rollup;
 pub mod settings;
 pub mod transitions;
 pub mod verify;
@@ -23,8 +24,11 @@ use crate::config;
 
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
-/// Channel whose messages are `<namespace>/<name>` of a Build with a new status.
+/// Channel whose messages are `<what> <namespace>/<name>`: a Build whose attempt has this new status, or
+/// [`STOP_ASKED`]. An empty one: limits have changed.
 pub const STATUS_CHANNEL: &str = "image_factory_status";
+/// What a message on [`STATUS_CHANNEL`] says of an attempt that was asked to stop.
+pub const STOP_ASKED: &str = "stop_asked";
 
 /// Whether Postgres answers.
 ///

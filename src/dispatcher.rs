@@ -5,7 +5,7 @@
 
 mod launch;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures::{StreamExt, future, stream};
 use image_factory_core::{
@@ -25,7 +25,7 @@ use crate::{
         results,
     },
     failpoint, kube_ext,
-    runtime::Context,
+    runtime::{Context, listener::DispatcherWakes},
 };
 
 /// A round is made at least this often.
@@ -51,13 +51,12 @@ enum Error {
 
 /// Runs until `stop`. Claims, launches and stops do not wait for each other: the API server may be
 /// slow, the queue not.
-pub async fn run(context: Context, wake: Arc<Notify>, stop: CancellationToken) {
-    let (launches, stops) = (Notify::new(), Notify::new());
+pub async fn run(context: Context, wakes: DispatcherWakes, stop: CancellationToken) {
     let work = async {
         tokio::join!(
-            rounds(&context, &wake, || claim(&context, [&launches, &stops])),
-            rounds(&context, &launches, || launch_claimed(&context)),
-            rounds(&context, &stops, || stop_asked(&context)),
+            rounds(&context, &wakes.claims, || claim(&context, &wakes.launches)),
+            rounds(&context, &wakes.launches, || launch_claimed(&context)),
+            rounds(&context, &wakes.stops, || stop_asked(&context)),
         )
     };
     stop.run_until_cancelled(Box::pin(work)).await;
@@ -75,11 +74,11 @@ async fn rounds<F: Future<Output = Result<(), Error>>>(context: &Context, wake: 
     }
 }
 
-async fn claim(context: &Context, then: [&Notify; 2]) -> Result<(), Error> {
+async fn claim(context: &Context, launches: &Notify) -> Result<(), Error> {
     let builds = db::queue::claim(&context.pool).await;
-    // Also when nothing was claimed: the wake may have been a cancellation.
-    for wake in then {
-        wake.notify_one();
+    // Also after an error: it may have come after the commit.
+    if builds.as_ref().map_or(true, |builds| !builds.is_empty()) {
+        launches.notify_one();
     }
     context.metrics.builds_claimed.inc_by(builds?.len() as u64);
     Ok(())

@@ -2,11 +2,12 @@
 //! times. A task that fails says so and runs again at its next turn.
 
 mod cleaner;
-mod heartbeat;
+pub mod heartbeat;
 mod partitions;
+mod rollup;
 mod sweeper;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, num::NonZeroU16, time::Duration};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,11 +22,18 @@ pub enum Error {
     Kube(#[from] kube::Error),
 }
 
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub heartbeat: heartbeat::Settings,
+    /// For how many days logs are kept at least; without it, for ever.
+    pub log_days: Option<NonZeroU16>,
+}
+
 /// Starts every task; they end at `stop`.
-pub fn spawn(tasks: &mut JoinSet<()>, context: &Context, settings: heartbeat::Settings, stop: &CancellationToken) {
+pub fn spawn(tasks: &mut JoinSet<()>, context: &Context, settings: Settings, stop: &CancellationToken) {
     let heartbeat = context.clone();
     tasks.spawn(every("heartbeat", Duration::from_secs(15), context.clone(), stop.clone(), move || {
-        heartbeat::beat(heartbeat.clone(), settings)
+        heartbeat::beat(heartbeat.clone(), settings.heartbeat)
     }));
     let cleaner = context.clone();
     tasks.spawn(every("cleaner", Duration::from_secs(10), context.clone(), stop.clone(), move || {
@@ -37,11 +45,13 @@ pub fn spawn(tasks: &mut JoinSet<()>, context: &Context, settings: heartbeat::Se
     }));
     let partitions = context.clone();
     tasks.spawn(every("partitions", Duration::from_hours(12), context.clone(), stop.clone(), move || {
-        partitions::ensure(partitions.clone())
+        partitions::ensure(partitions.clone(), settings.log_days)
+    }));
+    let rollup = context.clone();
+    tasks.spawn(every("rollup", Duration::from_mins(1), context.clone(), stop.clone(), move || {
+        rollup::count(rollup.clone())
     }));
 }
-
-pub use heartbeat::Settings;
 
 async fn every<F>(
     name: &'static str,

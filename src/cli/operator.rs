@@ -15,11 +15,7 @@ use kube::{
         watcher,
     },
 };
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, mpsc},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -78,6 +74,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
             insecure_registries: config.insecure_registries.iter().filter(|host| !host.is_empty()).cloned().collect(),
             sources: jobs::source::Settings {
                 insecure_protocols: config.source_protocols.clone(),
+                authorities: config.source_authorities.clone(),
                 mebibytes: config.source_mebibytes.get(),
             },
         }),
@@ -129,15 +126,18 @@ async fn lead(context: &Context, config: &config::Operator) -> Leadership {
 
 fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, stop: &CancellationToken) {
     let settings = tasks::Settings {
-        worker_builds: i32::from(config.worker_builds.get().cast_signed()),
-        tenant_builds: i32::from(config.tenant_builds.get().cast_signed()),
+        heartbeat: tasks::heartbeat::Settings {
+            worker_builds: i32::from(config.worker_builds.get().cast_signed()),
+            tenant_builds: i32::from(config.tenant_builds.get().cast_signed()),
+        },
+        log_days: config.log_days,
     };
     tasks::spawn(parts, context, settings, stop);
-    let wake = Arc::new(Notify::new());
+    let dispatcher = listener::DispatcherWakes::default();
     let (changed, rows_changed) = mpsc::unbounded_channel();
-    let wakes = listener::Wakes { dispatcher: wake.clone(), changed };
+    let wakes = listener::Wakes { dispatcher: dispatcher.clone(), changed };
     parts.spawn(listener::run(context.pool.clone(), wakes, stop.clone()));
-    parts.spawn(dispatcher::run(context.clone(), wake, stop.clone()));
+    parts.spawn(dispatcher::run(context.clone(), dispatcher, stop.clone()));
     parts.spawn(collector::run(context.clone(), stop.clone()));
 
     parts.spawn(controllers::build::run(context.clone(), rows_changed, stop.clone()));

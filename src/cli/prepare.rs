@@ -20,12 +20,15 @@ use crate::source::{self, Credentials, Wanted};
 
 const AGENT_NAME: &str = "image-factory-agent";
 const MARKER_NAME: &str = "started";
+const AUTHORITIES_NAME: &str = "git-authorities.pem";
+/// The authorities that the operator's image trusts.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// As a shell says of a process that SIGTERM ended.
 const TERMINATED: u8 = 143;
 /// Longer than a line of a commit's message needs to be.
 const MAX_SUBJECT_CHARS: usize = 200;
 /// Names at the top of the volume that have a meaning of their own.
-const TAKEN: [&str; 4] = [BIN_FOLDER, SOURCE_FOLDER, OUT_FOLDER, MARKER_NAME];
+const TAKEN: [&str; 5] = [BIN_FOLDER, SOURCE_FOLDER, OUT_FOLDER, MARKER_NAME, AUTHORITIES_NAME];
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -56,6 +59,9 @@ pub struct Arguments {
     /// A protocol that is allowed beside https and ssh
     #[arg(long = "git-insecure-protocol")]
     pub git_insecure_protocols: Vec<Protocol>,
+    /// Certificate authorities in PEM that a server by https may be signed by, beside those of this system
+    #[arg(long, value_name = "PEM")]
+    pub git_authorities: Option<String>,
     /// The Secret with the repository's credentials, where it has any
     #[arg(long)]
     pub git_secret: Option<String>,
@@ -184,7 +190,9 @@ fn write_inline(chunks: Option<Vec<String>>, folder: &Path) -> Result<(), PodFai
 fn fetch(arguments: &Arguments, url: &str, folder: &Path) -> Result<SourceFacts, PodFailure> {
     let helper = std::env::current_exe()
         .map_err(|error| PodFailure::new("Internal", format!("failed to find this program: {error}")))?;
+    let authorities = arguments.git_authorities.as_deref().map(|pem| trusted(&arguments.volume, pem)).transpose()?;
     let wanted = Wanted {
+        authorities,
         url: url.to_owned(),
         revision: arguments.git_revision.clone(),
         depth: arguments.git_depth,
@@ -204,6 +212,19 @@ fn fetch(arguments: &Arguments, url: &str, folder: &Path) -> Result<SourceFacts,
     let subject: String = facts.message.lines().next().unwrap_or_default().chars().take(MAX_SUBJECT_CHARS).collect();
     println!("source: {subject}");
     Ok(facts)
+}
+
+/// git takes one file, and it in place of the system's.
+fn trusted(volume: &Path, pem: &str) -> Result<PathBuf, PodFailure> {
+    let path = volume.join(AUTHORITIES_NAME);
+    let system = match fs::read_to_string(SYSTEM_AUTHORITIES) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("read", Path::new(SYSTEM_AUTHORITIES), &error));
+        }
+        read => read.unwrap_or_default(),
+    };
+    fs::write(&path, format!("{system}\n{pem}\n")).map_err(|error| failed("write", &path, &error))?;
+    Ok(path)
 }
 
 fn failed(action: &str, path: &Path, error: &io::Error) -> PodFailure {
@@ -253,6 +274,7 @@ mod tests {
                 git_depth: 1,
                 git_submodules: false,
                 git_insecure_protocols: Vec::new(),
+                git_authorities: None,
                 git_secret: None,
                 git_credentials: folder.join("git"),
                 git_mebibytes: 1,

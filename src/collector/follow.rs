@@ -74,7 +74,7 @@ async fn follow(context: &Context, build: Uuid, mut seen: watch::Receiver<Seen>)
         return Ok(());
     }
     let pods = Api::namespaced(context.streams.clone(), &namespace);
-    let mut log = Log::resume(context, build).await?;
+    let mut log = Log::resume(context, attempt);
     for container in [PREPARE_CONTAINER, BUILD_CONTAINER] {
         if log.is_finished(container) {
             continue;

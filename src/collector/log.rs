@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     clock,
-    db::logs::{self, Cursor, Line},
+    db::{
+        launches::Followed,
+        logs::{self, Cursor, Line},
+    },
     runtime::Context,
 };
 
@@ -33,10 +36,9 @@ pub struct Log<'a> {
 
 impl<'a> Log<'a> {
     /// Takes up the log where any operator left it.
-    pub async fn resume(context: &'a Context, build: Uuid) -> Result<Self, Error> {
-        let cursors = logs::cursors(&context.pool, build).await?;
-        let last_line = cursors.iter().map(|cursor| cursor.line_number).max().unwrap_or(0);
-        Ok(Self { context, build, cursors, last_line })
+    pub fn resume(context: &'a Context, attempt: Followed) -> Self {
+        let last_line = attempt.cursors.iter().map(|cursor| cursor.line_number).max().unwrap_or(0);
+        Self { context, build: attempt.id, cursors: attempt.cursors, last_line }
     }
 
     /// Whether lines were read and, because of the cap, not stored.

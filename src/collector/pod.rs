@@ -275,6 +275,7 @@ mod tests {
             status: Status::InProgress,
             namespace: "green".to_owned(),
             name: "web".to_owned(),
+            cursors: Vec::new(),
         };
         let owned = |namespace: &str, kind: &str, name: &str, controller: bool| -> Pod {
             let version = if kind == "Job" { "batch/v1" } else { "apps/v1" };

@@ -6,10 +6,12 @@
 pub mod apply;
 pub mod deleted;
 pub mod load;
+pub mod newest;
 pub mod plan;
 pub mod report;
 pub mod set_aside;
 pub mod text;
+pub mod told;
 pub mod validate;
 pub mod watched;
 
@@ -29,6 +31,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    newest::Newests,
     plan::{Desired, Plan},
     set_aside::SetAside,
     watched::{Guarded, Watched},
@@ -46,6 +49,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 pub struct Controlled {
     pub context: Context,
     pub set_aside: SetAside,
+    pub newests: Newests,
+}
+
+impl Controlled {
+    pub fn new(context: Context) -> Self {
+        Self { context, set_aside: SetAside::default(), newests: Newests::default() }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +72,7 @@ pub enum Error {
 
 /// Runs until `stop`. `changed` names Builds whose rows have changed.
 pub async fn run(context: Context, changed: mpsc::UnboundedReceiver<(String, String)>, stop: CancellationToken) {
-    let controlled = Arc::new(Controlled { context: context.clone(), set_aside: SetAside::default() });
+    let controlled = Arc::new(Controlled::new(context.clone()));
     let api: Api<Guarded> = Api::all(context.watching(Watch::Builds));
     let (store, writer) = reflector::store();
     let (gone, deletions) = mpsc::unbounded_channel();
@@ -105,11 +115,12 @@ pub async fn reconcile(build: Arc<Guarded>, controlled: Arc<Controlled>) -> Resu
     if controlled.set_aside.holds(&build) {
         return Ok(Action::await_change());
     }
-    let outcome = controlled.set_aside.guard(&build, reconcile_build(&build, &controlled.context)).await;
+    let outcome = controlled.set_aside.guard(&build, reconcile_build(&build, &controlled)).await;
     outcome.unwrap_or(Err(Error::Panicked))
 }
 
-async fn reconcile_build(build: &Guarded, context: &Context) -> Result<Action, Error> {
+async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Action, Error> {
+    let context = &controlled.context;
     let watched = match &build.0 {
         Ok(watched) => watched,
         Err(error) => {
@@ -118,7 +129,7 @@ async fn reconcile_build(build: &Guarded, context: &Context) -> Result<Action, E
             return Ok(Action::await_change());
         }
     };
-    let newest = db::builds::newest(&context.pool, &watched.uid().unwrap_or_default()).await?;
+    let newest = controlled.newests.read(&context.pool, &watched.uid().unwrap_or_default()).await?;
     let newest = if plan::plan(&watched.desired, newest.as_ref()) == Plan::Nothing {
         report::report(context, watched, newest.as_ref()).await?;
         newest

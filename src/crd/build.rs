@@ -62,10 +62,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
 #[x_kube(validation = unavailable("spec.sbom", "!has(self.sbom) || !self.sbom"))]
 #[x_kube(validation = unavailable("spec.provenance", "!has(self.provenance) || !self.provenance"))]
 #[x_kube(validation = unavailable("spec.scan", "!has(self.scan)"))]
-#[x_kube(validation = unavailable("spec.worker", "!has(self.worker)"))]
-#[x_kube(validation = unavailable("spec.priority", "!has(self.priority) || self.priority == 0"))]
 #[x_kube(validation = unavailable("spec.retries.limit", "!has(self.retries) || !has(self.retries.limit) || self.retries.limit == 0"))]
-#[x_kube(validation = unavailable("spec.retention.artifacts", "!has(self.retention) || !has(self.retention.artifacts) || self.retention.artifacts == 'permanent'"))]
 #[x_kube(validation = unavailable("spec.retention.deleteFromRegistry", "!has(self.retention) || !has(self.retention.deleteFromRegistry) || !self.retention.deleteFromRegistry"))]
 pub struct BuildSpec {
     /// Project the build is counted in. A DNS label, at most 63 characters.

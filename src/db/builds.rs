@@ -1,10 +1,12 @@
 //! The table `builds` with what belongs to an attempt from its first moment: `build_configs`,
 //! `build_triggers` and the first row of `build_status_history`.
 
-use image_factory_core::{method::Method, reason::Reason, status::Status};
+use std::collections::HashMap;
+
+use image_factory_core::{method::Method, placement::Placement, reason::Reason, status::Status};
 use jiff::Timestamp;
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
 use super::{Error, Result, transitions};
@@ -32,6 +34,8 @@ pub struct NewAttempt {
     pub inputs_hash: String,
     pub observed_rerun: Option<String>,
     pub priority: i32,
+    /// Which workers may take it; `None` for any.
+    pub placement: Option<Placement>,
     pub config: NewConfig,
     pub trigger: Trigger,
     /// A spec that is refused has its row too: null → queued → failed at once.
@@ -132,8 +136,8 @@ async fn insert(conn: &mut PgConnection, id: Uuid, new: &NewAttempt) -> Result<(
     sqlx::query!(
         "insert into builds (id, tenant_id, project_id, image_id, build_number, triggered_by_user_id, status,
              resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_rerun,
-             observed_generation, priority, queued_at)
-         values ($1, $2, $3, $4, $5, $6, 'queued', $7, $8, $9, $10, $11, $12, $13, $14, $15, now())",
+             observed_generation, priority, build_method, placement, queued_at)
+         values ($1, $2, $3, $4, $5, $6, 'queued', $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, now())",
         id,
         tenant,
         project.id,
@@ -148,7 +152,9 @@ async fn insert(conn: &mut PgConnection, id: Uuid, new: &NewAttempt) -> Result<(
         new.inputs_hash,
         new.observed_rerun,
         new.resource.generation,
-        new.priority
+        new.priority,
+        new.config.method.as_str(),
+        new.placement.as_ref().map(Json) as Option<Json<&Placement>>
     )
     .execute(&mut *conn)
     .await?;
@@ -244,6 +250,42 @@ async fn insert_config(conn: &mut PgConnection, build: Uuid, config: &NewConfig)
     Ok(())
 }
 
+/// What may change under a live attempt, and the `metadata.generation` that says so.
+#[derive(Clone, Debug)]
+pub struct Amendment {
+    pub priority: i32,
+    pub placement: Option<Placement>,
+    pub spec: Value,
+    pub generation: i64,
+}
+
+/// Has the live attempts of a Build go by a changed spec of the same inputs, and wakes the dispatcher.
+/// What was read before a newer change is left alone.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn amend(pool: &PgPool, resource_uid: &str, to: &Amendment) -> Result<()> {
+    sqlx::query!(
+        "with amended as (
+             update builds set priority = $2, placement = $3, observed_generation = $4
+             where resource_uid = $1 and status in ('queued', 'in_progress') and observed_generation < $4
+             returning id
+         ),
+         config as (
+             update build_configs set spec = $5 from amended where build_id = amended.id
+         )
+         select pg_notify('image_factory_status', '')::text as notified from amended",
+        resource_uid,
+        to.priority,
+        to.placement.as_ref().map(Json) as Option<Json<&Placement>>,
+        to.generation,
+        to.spec
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(())
+}
+
 /// The newest attempt of a Build's newest run: what the controller decides from, and what its
 /// status is a projection of.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -290,44 +332,55 @@ pub struct QueuePlace {
 /// # Errors
 /// When the query fails or a row holds what this version does not know.
 pub async fn newest(pool: &PgPool, resource_uid: &str) -> Result<Option<Newest>> {
-    let Some(row) = sqlx::query_file!("src/db/sql/newest.sql", resource_uid).fetch_optional(pool).await? else {
-        return Ok(None);
-    };
-    let image = match (row.output_image_url, row.output_image_digest) {
-        (Some(reference), Some(digest)) => {
-            Some(PushedImage { reference, digest, size_bytes: row.artifact_size_bytes.unwrap_or(0) })
-        }
-        _ => None,
-    };
-    let queue = match (row.position, row.waiting_for) {
-        (Some(position), Some(waiting_for)) => {
-            Some(QueuePlace { position, waiting_for, message: row.waiting_message.unwrap_or_default() })
-        }
-        _ => None,
-    };
-    Ok(Some(Newest {
-        id: row.id,
-        number: row.build_number,
-        run: row.run,
-        attempt: row.attempt,
-        status: status(&row.status)?,
-        inputs_hash: row.inputs_hash,
-        observed_rerun: row.observed_rerun,
-        observed_generation: row.observed_generation,
-        queued_at: row.queued_at.to_jiff(),
-        started_at: row.started_at.map(jiff_sqlx::Timestamp::to_jiff),
-        completed_at: row.completed_at.map(jiff_sqlx::Timestamp::to_jiff),
-        cancel_requested: row.cancel_requested_at.is_some(),
-        job_created: row.job_created_at.is_some(),
-        error_message: row.error_message,
-        failure_reason: row.failure_reason,
-        failure_stage: row.failure_stage,
-        exit_code: row.exit_code,
-        worker: row.worker_name,
-        image,
-        queue,
-        log_tail: row.log_tail.unwrap_or_default(),
-    }))
+    Ok(newest_of(pool, &[resource_uid.to_owned()]).await?.remove(resource_uid))
+}
+
+/// The newest attempt of each of these Builds that has any, by the Build's UID.
+///
+/// # Errors
+/// When the query fails or a row holds what this version does not know.
+pub async fn newest_of(pool: &PgPool, resource_uids: &[String]) -> Result<HashMap<String, Newest>> {
+    let rows = sqlx::query_file!("src/db/sql/newest.sql", resource_uids).fetch_all(pool).await?;
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let image = match (row.output_image_url, row.output_image_digest) {
+            (Some(reference), Some(digest)) => {
+                Some(PushedImage { reference, digest, size_bytes: row.artifact_size_bytes.unwrap_or(0) })
+            }
+            _ => None,
+        };
+        let queue = match (row.position, row.waiting_for) {
+            (Some(position), Some(waiting_for)) => {
+                Some(QueuePlace { position, waiting_for, message: row.waiting_message.unwrap_or_default() })
+            }
+            _ => None,
+        };
+        let newest = Newest {
+            id: row.id,
+            number: row.build_number,
+            run: row.run,
+            attempt: row.attempt,
+            status: status(&row.status)?,
+            inputs_hash: row.inputs_hash,
+            observed_rerun: row.observed_rerun,
+            observed_generation: row.observed_generation,
+            queued_at: row.queued_at.to_jiff(),
+            started_at: row.started_at.map(jiff_sqlx::Timestamp::to_jiff),
+            completed_at: row.completed_at.map(jiff_sqlx::Timestamp::to_jiff),
+            cancel_requested: row.cancel_requested_at.is_some(),
+            job_created: row.job_created_at.is_some(),
+            error_message: row.error_message,
+            failure_reason: row.failure_reason,
+            failure_stage: row.failure_stage,
+            exit_code: row.exit_code,
+            worker: row.worker_name,
+            image,
+            queue,
+            log_tail: row.log_tail.unwrap_or_default(),
+        };
+        found.insert(row.resource_uid, newest);
+    }
+    Ok(found)
 }
 
 pub(super) fn status(text: &str) -> Result<Status> {
@@ -372,7 +425,7 @@ async fn cancel(
          where resource_uid = $1 and status in ('queued', 'in_progress') and cancel_requested_at is null
            and ($3::int is null or run < $3)
          returning id, status,
-             pg_notify('image_factory_status', resource_namespace || '/' || resource_name)::text as notified",
+             pg_notify('image_factory_status', 'stop_asked ' || resource_namespace || '/' || resource_name)::text as notified",
         resource_uid,
         reason.as_str(),
         before_run

@@ -12,7 +12,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Error, Result, builds, transitions};
+use super::{Error, Result, builds, logs::Cursor, transitions};
 use crate::failpoint;
 
 /// A claimed attempt whose Job is not known to exist.
@@ -143,6 +143,8 @@ pub struct Followed {
     pub status: Status,
     pub namespace: String,
     pub name: String,
+    /// How far its log is stored.
+    pub cursors: Vec<Cursor>,
 }
 
 /// The attempt with this id, whatever its status.
@@ -150,18 +152,37 @@ pub struct Followed {
 /// # Errors
 /// When the query fails.
 pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
-    let row = sqlx::query!("select id, status, resource_namespace, resource_name from builds where id = $1", build)
-        .fetch_optional(pool)
-        .await?;
-    row.map(|row| {
-        Ok(Followed {
-            id: row.id,
+    let rows = sqlx::query!(
+        "select b.status, b.resource_namespace, b.resource_name,
+                c.container as \"container?\", c.last_timestamp as \"last_timestamp?\",
+                c.lines_at_timestamp as \"lines_at_timestamp?\", c.line_number as \"line_number?\",
+                c.finished as \"finished?\", c.bytes as \"bytes?\", c.capped as \"capped?\"
+         from builds b left join build_log_cursors c on c.build_id = b.id
+         where b.id = $1",
+        build
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut attempt: Option<Followed> = None;
+    for row in rows {
+        let attempt = attempt.get_or_insert(Followed {
+            id: build,
             status: builds::status(&row.status)?,
             namespace: row.resource_namespace,
             name: row.resource_name,
-        })
-    })
-    .transpose()
+            cursors: Vec::new(),
+        });
+        attempt.cursors.extend(row.container.map(|container| Cursor {
+            container,
+            last_timestamp: row.last_timestamp.map(jiff_sqlx::Timestamp::to_jiff),
+            lines_at_timestamp: row.lines_at_timestamp.unwrap_or_default(),
+            line_number: row.line_number.unwrap_or_default(),
+            finished: row.finished.unwrap_or_default(),
+            bytes: row.bytes.unwrap_or_default(),
+            capped: row.capped.unwrap_or_default(),
+        }));
+    }
+    Ok(attempt)
 }
 
 /// What an attempt's end is decided with, read when it ends: a cancellation may have come meanwhile.

@@ -36,30 +36,6 @@ pub struct Cursor {
     pub capped: bool,
 }
 
-/// # Errors
-/// When the query fails.
-pub async fn cursors(pool: &PgPool, build: Uuid) -> Result<Vec<Cursor>> {
-    let rows = sqlx::query!(
-        "select container, last_timestamp, lines_at_timestamp, line_number, finished, bytes, capped
-         from build_log_cursors where build_id = $1",
-        build
-    )
-    .fetch_all(pool)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Cursor {
-            container: row.container,
-            last_timestamp: row.last_timestamp.map(jiff_sqlx::Timestamp::to_jiff),
-            lines_at_timestamp: row.lines_at_timestamp,
-            line_number: row.line_number,
-            finished: row.finished,
-            bytes: row.bytes,
-            capped: row.capped,
-        })
-        .collect())
-}
-
 /// Stores lines and moves the cursor in one transaction. The lines take the numbers that end at
 /// `cursor.line_number`; a number already taken (another operator stored it) fails the whole. A
 /// cursor never goes back, and not on from its end.

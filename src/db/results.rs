@@ -181,3 +181,18 @@ pub async fn cleaned(pool: &PgPool, build: Uuid, status: &str) -> Result<()> {
     .await?;
     Ok(())
 }
+
+/// Marks artifacts whose time is over; gives how many.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn expire_artifacts(pool: &PgPool, limit: i64) -> Result<u64> {
+    let expired = sqlx::query!(
+        "update build_artifacts set is_available = false
+         where id in (select id from build_artifacts where is_available and expires_at <= now() order by expires_at limit $1)",
+        limit
+    )
+    .execute(pool)
+    .await?;
+    Ok(expired.rows_affected())
+}

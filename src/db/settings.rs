@@ -34,3 +34,11 @@ pub async fn ensure_log_partitions(pool: &PgPool, first: Date, last: Date) -> Re
     .fetch_one(pool)
     .await?)
 }
+
+/// Drops the weeks of `build_logs` that ended before this day; gives how many.
+///
+/// # Errors
+/// When the statement fails: also where someone reads a log for so long that it can't be dropped now.
+pub async fn drop_logs(pool: &PgPool, before: Date) -> Result<i32> {
+    Ok(sqlx::query_scalar!("select drop_build_logs($1) as \"dropped!\"", before.to_sqlx() as _).fetch_one(pool).await?)
+}

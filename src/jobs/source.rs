@@ -18,6 +18,8 @@ const CREDENTIALS_MODE: i32 = 0o444;
 pub struct Settings {
     /// Git protocols that are allowed though anybody on the way can read and change what they bring.
     pub insecure_protocols: Vec<Protocol>,
+    /// Certificate authorities in PEM, beside those of the operator's image, that servers by https may be signed by.
+    pub authorities: Option<String>,
     /// How large a fetched source may become.
     pub mebibytes: u32,
 }
@@ -61,6 +63,7 @@ fn from_git(git: &GitSource, settings: &Settings, timeout_seconds: u64) -> Sourc
         args.push("--git-submodules".to_owned());
     }
     args.extend(settings.insecure_protocols.iter().map(|protocol| format!("--git-insecure-protocol={protocol}")));
+    args.extend(settings.authorities.iter().map(|pem| format!("--git-authorities={pem}")));
     let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
     if let Some(secret) = credentials_secret {
         args.push(format!("--git-secret={}", secret.name));
@@ -117,7 +120,11 @@ mod tests {
                 buildkit: "buildkit".to_owned(),
                 container: "buildah".to_owned(),
             },
-            sources: Settings { insecure_protocols: vec![Protocol::Http], mebibytes: 64 },
+            sources: Settings {
+                insecure_protocols: vec![Protocol::Http],
+                authorities: Some("-----BEGIN CERTIFICATE-----\nMII=".to_owned()),
+                mebibytes: 64,
+            },
             ..jobs::Settings::default()
         }
     }
@@ -138,6 +145,7 @@ mod tests {
             "--git-submodules",
             "--git-insecure-protocol=http",
             "--git-mebibytes=64",
+            "--git-authorities=-----BEGIN CERTIFICATE-----\nMII=",
             "--timeout-seconds=90",
         ] {
             assert!(args.contains(&expected.to_owned()), "{expected}: {args:?}");

@@ -1,5 +1,5 @@
-//! One connection that listens to Postgres and wakes the parts of this process: status changes
-//! made by any operator reach the dispatcher and the controller at once. A message can be lost
+//! One connection that listens to Postgres and wakes the parts of this process, each by what concerns
+//! it: changes made by any operator reach the dispatcher and the controller at once. A message can be lost
 //! when the connection breaks, so every part also looks again by timer.
 
 use std::{sync::Arc, time::Duration};
@@ -8,15 +8,46 @@ use sqlx::{PgPool, postgres::PgListener};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::db::STATUS_CHANNEL;
+use image_factory_core::status::Status;
+
+use crate::db::{STATUS_CHANNEL, STOP_ASKED};
 
 /// Whom a message wakes.
 #[derive(Clone)]
 pub struct Wakes {
-    /// The dispatcher: something may be claimed, launched or stopped.
-    pub dispatcher: Arc<Notify>,
+    pub dispatcher: DispatcherWakes,
     /// The Build controller: the status of this namespace and name has changed.
     pub changed: mpsc::UnboundedSender<(String, String)>,
+}
+
+/// One for each kind of the dispatcher's rounds.
+#[derive(Clone, Default)]
+pub struct DispatcherWakes {
+    /// Something waits, or there is room.
+    pub claims: Arc<Notify>,
+    /// Something is claimed and has no Job.
+    pub launches: Arc<Notify>,
+    /// Something runs and shall not.
+    pub stops: Arc<Notify>,
+}
+
+impl DispatcherWakes {
+    fn heard(&self, what: &str) {
+        if what == STOP_ASKED {
+            // One that has no Job yet is ended by whoever would launch it.
+            self.launches.notify_one();
+            self.stops.notify_one();
+        } else if what != Status::InProgress.as_str() {
+            self.claims.notify_one();
+        }
+        // What was claimed wakes nothing here: who claims launches.
+    }
+
+    fn all(&self) {
+        for wake in [&self.claims, &self.launches, &self.stops] {
+            wake.notify_one();
+        }
+    }
 }
 
 /// Listens until the process ends; connects again after a failure.
@@ -36,10 +67,11 @@ async fn listen(pool: &PgPool, wakes: &Wakes) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen(STATUS_CHANNEL).await?;
     // What was said while nobody listened.
-    wakes.dispatcher.notify_one();
+    wakes.dispatcher.all();
     while let Some(message) = listener.try_recv().await? {
-        wakes.dispatcher.notify_one();
-        if let Some((namespace, name)) = message.payload().split_once('/') {
+        let (what, whose) = message.payload().split_once(' ').unwrap_or_default();
+        wakes.dispatcher.heard(what);
+        if let Some((namespace, name)) = whose.split_once('/') {
             // The receiver goes only when the process ends.
             let _ = wakes.changed.send((namespace.to_owned(), name.to_owned()));
         }

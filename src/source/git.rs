@@ -35,6 +35,8 @@ pub struct Wanted {
     /// Protocols beside https and ssh that the operator allows.
     pub insecure_protocols: Vec<Protocol>,
     pub credentials: Option<Credentials>,
+    /// A file of the certificate authorities that servers by https are believed by; None: those of this system.
+    pub authorities: Option<PathBuf>,
     /// The program that answers git's questions for a password: this one.
     pub helper: PathBuf,
     pub deadline: Instant,
@@ -264,6 +266,12 @@ impl Fetch<'_> {
                 format!(
                     "the host key of {whose} is not in known_hosts of Secret {:?}: add it if it is the right one (ssh-keyscan prints it)",
                     secret.unwrap_or_default()
+                ),
+            ),
+            (Trouble::UntrustedCertificate, _) => (
+                "SourceAuth",
+                format!(
+                    "the certificate of the server of {whose} is not trusted: if it is the right one, the operator's setting sources.certificateAuthorities must have the authority that signed it"
                 ),
             ),
             (Trouble::UnreadableKey, secret) => (

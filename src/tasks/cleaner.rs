@@ -1,5 +1,5 @@
 //! Deletes the Jobs of attempts that ended longer ago than their TTL: the log is stored by then,
-//! since an attempt ends only after its log has been read.
+//! since an attempt ends only after its log has been read. And marks artifacts whose time is over.
 
 use super::Error;
 use crate::{
@@ -20,6 +20,10 @@ pub async fn clean(context: Context) -> Result<(), Error> {
                 results::cleaned(&context.pool, attempt.id, "failed").await?;
             }
         }
+    }
+    let expired = results::expire_artifacts(&context.pool, BATCH).await?;
+    if expired > 0 {
+        tracing::info!(artifacts = expired, "the time of artifacts is over");
     }
     Ok(())
 }

@@ -31,10 +31,10 @@ packages_up
 network_up
 postgres_up
 registry_up
+pki_up
 git_server_up
 example_repository_up
 git_ssh_up
-pki_up
 private_registries_up
 compile_kube
 tool "$KUBE_BIN/kubectl"

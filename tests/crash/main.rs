@@ -28,3 +28,4 @@ mod api_outages;
 mod database_outages;
 mod hops;
 mod leaders;
+mod statements;

@@ -10,7 +10,7 @@ use image_factory::crd;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, PostParams},
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
     core::GroupVersionKind,
 };
 use serde_json::{Value, json};
@@ -146,4 +146,21 @@ async fn a_field_left_empty_in_a_template_counts_as_absent() {
     }
     object["spec"]["source"]["git"] = Value::Null;
     dry_run(&client, "Build", &object).await.expect("it is accepted");
+}
+
+/// As `kubectl apply` asks by default.
+#[tokio::test]
+async fn a_field_that_no_kind_has_is_refused_by_its_path() {
+    let client = client().await;
+    for kind in ["Build", "BuildSchedule", "WebhookConfig", "BuildWorker", "BuildConcurrencyPolicy"] {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("imagefactory.dev", "v1alpha1", kind));
+        let objects: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource);
+        let object = merged(smallest(kind), &json!({"spec": {"variety": "gala"}}));
+        let name = object["metadata"]["name"].as_str().expect("a name");
+        let strict = PatchParams::apply("orchard").dry_run().validation_strict();
+        let refused = objects.patch(name, &strict, &Patch::Apply(&object)).await.expect_err(kind).to_string();
+        assert!(refused.contains(".spec.variety: field not declared in schema"), "{kind}: {refused}");
+        let object = smallest(kind);
+        objects.patch(name, &strict, &Patch::Apply(&object)).await.expect(kind);
+    }
 }

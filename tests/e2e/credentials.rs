@@ -243,3 +243,25 @@ async fn the_environment_reaches_the_builder() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_environment_stays_out_of_instructions_and_out_of_the_image_by_every_method() {
+    tenant("no-environment", "privileged", async |tenant| {
+        let methods = methods().await;
+        for method in &methods {
+            let dockerfile = "FROM BASE\nRUN echo \"grown as <${VARIETY-nothing}>\"\n";
+            let mut manifest = tenant.manifest(method, method, dockerfile);
+            manifest["spec"]["environment"] = json!({"VARIETY": "gala"});
+            tenant.apply(&manifest).await;
+        }
+        for method in &methods {
+            let build = tenant.finished(method, 1).await;
+            assert_eq!(phase(&build), "Success", "{method}: {:#}", status(&build));
+            let log = log(tenant, &build).await;
+            assert!(log.contains("grown as <nothing>"), "{method}: {log}");
+            let image = registry::pushed(&tenant.image(method, "1")).await;
+            assert!(!image.config.to_string().contains("gala"), "{method}: {:#}", image.config);
+        }
+    })
+    .await;
+}

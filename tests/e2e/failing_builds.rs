@@ -55,6 +55,24 @@ async fn a_failing_instruction_is_told_with_its_exit_code_and_the_last_lines() {
 }
 
 #[tokio::test]
+async fn a_line_that_no_builder_understands_is_quoted() {
+    tenant("syntax", "privileged", async |tenant| {
+        for method in ["buildx", "container"] {
+            tenant.apply(&tenant.manifest(method, method, "FROM BASE\nPRESS apples\n")).await;
+        }
+        for method in ["buildx", "container"] {
+            let build = tenant.finished(method, 1).await;
+            let failure = failure(tenant, &build).await;
+            let (reason, stage, _) = told(&failure);
+            assert_eq!((reason, stage), ("BuildFailed", "build"), "{method}: {failure:#}");
+            let message = failure["message"].as_str().unwrap_or_default();
+            assert!(message.to_uppercase().contains("PRESS"), "{method}: {failure:#}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_path_that_leads_nowhere_is_told_before_the_builder_starts() {
     tenant("no-path", "baseline", async |tenant| {
         let mut elsewhere = tenant.manifest("elsewhere", "container", "FROM BASE");

@@ -188,6 +188,25 @@ async fn a_private_repository_opens_to_its_secret_and_to_no_other() {
 }
 
 #[tokio::test]
+async fn https_believes_a_certificate_of_the_named_authority_and_no_other() {
+    tenant("git-tls", "baseline", async |tenant| {
+        let repository = Repository::new("private", &tenant.namespace);
+        let commit = repository.commit("first", &[("Dockerfile", &dockerfile()), ("year", "one\n")]);
+        repository.push(&["main"]);
+        let (user, password) = (cluster::variable("GIT_USER"), cluster::variable("GIT_PASSWORD"));
+        tenant.secret("git", "kubernetes.io/basic-auth", json!({"username": user, "password": password})).await;
+        let git = |server: &str| json!({"url": repository.url_by(server), "credentialsSecret": {"name": "git"}});
+        tenant.apply(&manifest(tenant, "known", &git("GIT_TLS_URL"), &json!({}))).await;
+        let words = "is not trusted: if it is the right one, the operator's setting sources.certificateAuthorities";
+        fail(tenant, &[("stranger", git("GIT_STRANGE_URL"), "SourceAuth", words)]).await;
+        let build = tenant.finished("known", 1).await;
+        assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+        assert_eq!(tenant.attempts(&build).await[0]["git_commit"], commit);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn ssh_takes_a_key_and_trusts_only_the_hosts_it_was_told() {
     tenant("git-ssh", "baseline", async |tenant| {
         let repository = Repository::new("private", &tenant.namespace);

@@ -36,6 +36,7 @@ pub fn attempt(tenant: &str, name: &str) -> NewAttempt {
         inputs_hash: "v1:blue".to_owned(),
         observed_rerun: None,
         priority: 0,
+        placement: None,
         config: NewConfig {
             method: Method::Container,
             dockerfile: Some("FROM scratch".to_owned()),

@@ -2,7 +2,8 @@
 
 use image_factory::db::{
     Error,
-    logs::{Cursor, Line, append, cursors},
+    launches::followed,
+    logs::{Cursor, Line, append},
 };
 use image_factory_core::loglevel::Level;
 use jiff::Timestamp;
@@ -18,6 +19,10 @@ fn lines(texts: &[&str]) -> Vec<Line> {
 
 fn cursor(line_number: i64) -> Cursor {
     Cursor { container: "build".to_owned(), line_number, ..Cursor::default() }
+}
+
+async fn cursors(pool: &PgPool, build: Uuid) -> Vec<Cursor> {
+    followed(pool, build).await.expect("no error").expect("the attempt is there").cursors
 }
 
 async fn stored(pool: &PgPool, build: Uuid) -> sqlx::Result<Vec<(i64, String)>> {
@@ -69,11 +74,11 @@ async fn a_number_that_is_taken_fails_the_batch_and_moves_no_cursor(pool: PgPool
     let error = append(&pool, id, &lines(&["three", "four"]), &cursor(4)).await.expect_err("line 3 is taken");
     assert!(error.to_string().contains("duplicate key"), "{error}");
     assert_eq!(stored(&pool, id).await?.len(), 3);
-    assert_eq!(cursors(&pool, id).await.expect("no error"), std::slice::from_ref(&first));
+    assert_eq!(cursors(&pool, id).await, std::slice::from_ref(&first));
 
     let last = Cursor { finished: true, ..cursor(4) };
     append(&pool, id, &lines(&["four"]), &last).await.expect("no error");
-    assert_eq!(cursors(&pool, id).await.expect("no error"), [last]);
+    assert_eq!(cursors(&pool, id).await, [last]);
     assert_eq!(stored(&pool, id).await?.last(), Some(&(4, "four".to_owned())));
     Ok(())
 }
@@ -88,7 +93,7 @@ async fn a_batch_that_can_not_be_stored_leaves_the_connection_usable_and_nothing
         append(&pool, id, &lines(&["fine", "a\0b"]), &cursor(2)).await.expect_err("it can't be stored");
     }
     assert_eq!(stored(&pool, id).await?, []);
-    assert_eq!(cursors(&pool, id).await.expect("no error"), []);
+    assert_eq!(cursors(&pool, id).await, []);
     append(&pool, id, &lines(&["fine"]), &cursor(1)).await.expect("no error");
     assert_eq!(stored(&pool, id).await?, [(1, "fine".to_owned())]);
     Ok(())
@@ -101,7 +106,7 @@ async fn of_two_that_follow_the_same_log_every_line_is_stored_once(pool: PgPool)
     let follow = async |batch: i64| {
         loop {
             // From where any operator left it, as the collector does after a failure.
-            let at = cursors(&pool, id).await.expect("no error").first().map_or(0, |cursor| cursor.line_number);
+            let at = cursors(&pool, id).await.first().map_or(0, |cursor| cursor.line_number);
             if at == LINES {
                 return;
             }
@@ -126,7 +131,7 @@ async fn a_cursor_comes_back_as_it_was_stored(pool: PgPool) {
     let moved =
         Cursor { last_timestamp: Some(read[0].logged_at), lines_at_timestamp: 1, bytes: 4, capped: true, ..cursor(1) };
     append(&pool, id, &read, &moved).await.expect("no error");
-    assert_eq!(cursors(&pool, id).await.expect("no error"), [moved]);
+    assert_eq!(cursors(&pool, id).await, [moved]);
 }
 
 #[sqlx::test(migrations = "./migrations")]
@@ -136,7 +141,7 @@ async fn a_stale_operator_neither_moves_a_cursor_back_nor_ends_a_log_it_has_not_
     for stale in [cursor(1), Cursor { finished: true, ..cursor(1) }] {
         assert!(matches!(append(&pool, id, &[], &stale).await, Err(Error::Overtaken)));
     }
-    assert_eq!(cursors(&pool, id).await.expect("no error"), [cursor(2)]);
+    assert_eq!(cursors(&pool, id).await, [cursor(2)]);
 }
 
 #[sqlx::test(migrations = "./migrations")]
@@ -145,7 +150,7 @@ async fn a_log_that_was_read_to_its_end_gets_no_more_lines(pool: PgPool) -> sqlx
     let end = Cursor { finished: true, ..cursor(1) };
     append(&pool, id, &lines(&["one"]), &end).await.expect("no error");
     assert!(matches!(append(&pool, id, &lines(&["two"]), &cursor(2)).await, Err(Error::Overtaken)));
-    assert_eq!(cursors(&pool, id).await.expect("no error"), [end]);
+    assert_eq!(cursors(&pool, id).await, [end]);
     assert_eq!(stored(&pool, id).await?, [(1, "one".to_owned())], "the lines go with the cursor");
     Ok(())
 }

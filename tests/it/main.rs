@@ -12,6 +12,7 @@ mod images;
 mod jobs;
 mod log_lines;
 mod reconcile;
+mod retention;
 mod schema;
 mod transitions;
 mod verify;

@@ -2,7 +2,9 @@
 //! its constraints are the last line of what must hold whatever crashes; its indexes serve the queries they name.
 
 mod contract;
+mod days;
 mod integrity;
 mod partitions;
 mod queue;
 mod rows;
+mod views;

@@ -2,8 +2,7 @@
 //! on as they are, NUL and invalid UTF-8 included; only a line that is too long gets a newline in between, and never
 //! inside a character.
 
-/// Leaves room under the runtime's 16 KiB.
-pub const MAX_LINE_BYTES: usize = 15 * 1024;
+use image_factory_core::pod::MAX_LINE_BYTES;
 
 /// Collects bytes until they are a line. What has no newline yet waits in it, at most [`MAX_LINE_BYTES`].
 #[derive(Default)]

@@ -32,14 +32,12 @@ const MESSAGE_BYTES: usize = 2_048;
 const TAIL_BYTES: usize = 512;
 /// Longest note of an Event in bytes, as the API server has it.
 const NOTE_BYTES: usize = 1_024;
-/// Places of the queue whose moves are told; whoever is further back knows what holds it back.
-const TOLD_PLACES: i64 = 10;
 
 /// Patches the status and publishes an Event, each only where something has changed.
 pub async fn report(context: &Context, build: &Watched, newest: Option<&Newest>) -> Result<(), Error> {
     let Some(status) = status(build, newest) else { return Ok(()) };
-    let before = build.status.as_ref();
-    if before.is_some_and(|before| is_told(before, &status)) {
+    let before = build.told.as_ref();
+    if before.is_some_and(|before| before.says(&status)) {
         return Ok(());
     }
     failpoint::request("report.before-patch")?;
@@ -49,7 +47,8 @@ pub async fn report(context: &Context, build: &Watched, newest: Option<&Newest>)
         return Ok(());
     }
     failpoint::request("report.after-patch")?;
-    if let Some(event) = newest.filter(|newest| is_news(before, newest)).and_then(event) {
+    let is_news = |newest: &&Newest| before.is_none_or(|before| !before.is_of(newest, phase(newest.status)));
+    if let Some(event) = newest.filter(is_news).and_then(event) {
         publish(context, build, &event).await;
     }
     Ok(())
@@ -74,34 +73,6 @@ async fn publish(context: &Context, object: &impl Resource<DynamicType = ()>, ev
         let name = object.meta().name.as_deref();
         tracing::warn!(build.name = name, event.reason = event.reason, %error, "an Event could not be published");
         context.metrics.failed("events");
-    }
-}
-
-/// Whether a status says the same already, as far as it is worth a write: builds move in the queue all
-/// the time. A Build that waits is looked at every half a minute, so its moves are not told more often.
-fn is_told(before: &BuildStatus, now: &BuildStatus) -> bool {
-    if before == now {
-        return true;
-    }
-    let (Some(was), Some(is)) = (&before.queue, &now.queue) else { return false };
-    let near = was.position.min(is.position).is_none_or(|place| place <= TOLD_PLACES);
-    let moved = was.position != is.position && near;
-    let still = |status: &BuildStatus| {
-        let mut status = status.clone();
-        for condition in &mut status.conditions {
-            condition.message.clear();
-        }
-        BuildStatus { queue: None, ..status }
-    };
-    !moved && was.waiting_for == is.waiting_for && still(before) == still(now)
-}
-
-/// Whether the status before says another thing about where the newest attempt stands. One of the same
-/// attempt without a phase was held back, and so had told the attempt's end before.
-fn is_news(before: Option<&BuildStatus>, newest: &Newest) -> bool {
-    match before.filter(|before| before.build_id == Some(newest.id.to_string())) {
-        Some(before) => before.phase.is_some_and(|told| told != phase(newest.status)),
-        None => true,
     }
 }
 

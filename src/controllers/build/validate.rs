@@ -63,7 +63,7 @@ mod tests {
         };
         let settings = jobs::Settings {
             images,
-            sources: jobs::source::Settings { insecure_protocols: insecure.to_vec(), mebibytes: 1 },
+            sources: jobs::source::Settings { insecure_protocols: insecure.to_vec(), authorities: None, mebibytes: 1 },
             ..jobs::Settings::default()
         };
         let spec = serde_json::from_value(json!({

@@ -1,6 +1,6 @@
-//! What the watch keeps of a Build: whose it is, what it asks for and what its status says. The spec
+//! What the watch keeps of a Build: whose it is, what it asks for and what its status has told. The spec
 //! itself is kept nowhere: whoever acts reads it live. So the operator's memory does not grow with
-//! what people write into their specs.
+//! what people write into their specs, nor with what became of their builds.
 
 use std::{
     borrow::Cow,
@@ -11,8 +11,8 @@ use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Obj
 use kube::{Resource, core::DeserializeGuard};
 use serde::Deserialize;
 
-use super::plan::Desired;
-use crate::crd::{Build, BuildStatus};
+use super::{plan::Desired, told::Told};
+use crate::crd::Build;
 
 /// An object that can't be read as a Build stops nothing but itself.
 pub type Guarded = DeserializeGuard<Watched>;
@@ -22,7 +22,8 @@ pub type Guarded = DeserializeGuard<Watched>;
 pub struct Watched {
     pub metadata: ObjectMeta,
     pub desired: Desired,
-    pub status: Option<BuildStatus>,
+    /// What its status has told; `None` where it has no status.
+    pub told: Option<Told>,
 }
 
 impl TryFrom<Build> for Watched {
@@ -31,7 +32,7 @@ impl TryFrom<Build> for Watched {
     fn try_from(mut build: Build) -> Result<Self, serde_json::Error> {
         let desired = Desired::of(&build)?;
         forget_the_rest(&mut build.metadata);
-        Ok(Self { metadata: build.metadata, desired, status: build.status })
+        Ok(Self { metadata: build.metadata, desired, told: build.status.as_ref().map(Told::of) })
     }
 }
 
@@ -117,7 +118,7 @@ mod tests {
         let whole: Build = serde_json::from_value(manifest()).unwrap();
         let watched = read(manifest()).0.unwrap();
         assert_eq!(watched.desired, Desired::of(&whole).unwrap());
-        assert_eq!(watched.status, whole.status);
+        assert_eq!(watched.told, whole.status.as_ref().map(Told::of));
         let kept =
             json!({"name": "cider", "namespace": "orchard", "uid": "u", "generation": 3, "resourceVersion": "7"});
         assert_eq!(serde_json::to_value(&watched.metadata).unwrap(), kept);

@@ -8,6 +8,6 @@ recorded as (
         (id, build_id, sequence, from_status, to_status, reason, changed_by_user_id, changed_by_system, changed_at)
     values ($6, $1, 1, null, 'queued', $7, $5, $5::uuid is null, now())
 )
-select pg_notify('image_factory_status', resource_namespace || '/' || resource_name)::text as notified
+select pg_notify('image_factory_status', 'queued ' || resource_namespace || '/' || resource_name)::text as notified
 from builds
 where id = $1

@@ -1,6 +1,7 @@
--- One row tells a Build's whole status. The place in the queue and the tail of the log are looked
+-- One row a Build, which tells its whole status. The place in the queue and the tail of the log are looked
 -- up only for an attempt that waits or has failed.
 select
+    b.resource_uid,
     b.id,
     b.build_number,
     b.run,
@@ -36,7 +37,14 @@ select
         ) tail
         order by tail.line_number
     ) end as log_tail
-from builds b
+from unnest($1::text[]) as asked (resource_uid)
+cross join lateral (
+    select *
+    from builds n
+    where n.resource_uid = asked.resource_uid
+    order by n.run desc, n.attempt desc
+    limit 1
+) b
 left join build_results r on r.build_id = b.id
 left join build_artifacts a on a.build_id = b.id and a.artifact_type = 'docker_image'
     and a.artifact_name = r.output_image_url
@@ -48,6 +56,3 @@ left join lateral (
     -- Kept apart: joined with the rest, the whole queue would be worked out for every Build.
     offset 0
 ) q on true
-where b.resource_uid = $1
-order by b.run desc, b.attempt desc
-limit 1

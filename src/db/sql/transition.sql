@@ -34,5 +34,5 @@ recorded as (
            statement_timestamp()
     from changed
 )
-select id as "id!", pg_notify('image_factory_status', resource_namespace || '/' || resource_name)::text as notified
+select id as "id!", pg_notify('image_factory_status', $7 || ' ' || resource_namespace || '/' || resource_name)::text as notified
 from changed

@@ -262,6 +262,9 @@ fn environment(wanted: &Wanted, url: &Url) -> Vec<(String, String)> {
     if let Some(helper) = credentials::helper(wanted, url) {
         config.push(("credential.helper".to_owned(), helper));
     }
+    if let Some(authorities) = &wanted.authorities {
+        config.push(("http.sslCAInfo".to_owned(), authorities.display().to_string()));
+    }
     let names: Vec<&str> = allowed.iter().map(|protocol| protocol.as_str()).collect();
     let mut environment: Vec<(String, String)> = [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),

@@ -1,10 +1,13 @@
 # shellcheck shell=bash
 # A Git server for the tests: http://NODE/git/<name>.git for everybody,
 # http://NODE/private/<name>.git with user and password. A push to a repository
-# that does not exist makes it.
+# that does not exist makes it. The same by https on two more ports: with a
+# certificate of the cluster's authority, and with one that nobody has signed.
 
 GIT_USER=builder
 GIT_URL="http://$NODE_IP:$GIT_PORT"
+GIT_TLS_URL="https://$NODE_IP:$GIT_TLS_PORT"
+GIT_STRANGE_URL="https://$NODE_IP:$GIT_STRANGE_PORT"
 
 git_password() {
 	local file="$STATE/secret/git"
@@ -12,7 +15,16 @@ git_password() {
 	cat "$file"
 }
 
+# git_certificate NAME: where the server, which is not root, can read it.
+git_certificate() { cat "$PKI/$1.key" "$PKI/$1.crt" | put "$STATE/etc/$1.pem" 0640 && chgrp www-data "$STATE/etc/$1.pem"; }
+
+# After pki_up, whose authority signs one of the certificates.
 git_server_up() {
+	certificate git "/CN=git" "extendedKeyUsage=serverAuth\nsubjectAltName=IP:$NODE_IP"
+	[[ -s $PKI/git-strange.crt ]] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=stranger \
+		-addext "subjectAltName=IP:$NODE_IP" -keyout "$PKI/git-strange.key" -out "$PKI/git-strange.crt" 2>/dev/null
+	git_certificate git
+	git_certificate git-strange
 	install -d -o www-data -g www-data -m 0755 "$STATE/git" "$STATE/git/git" "$STATE/git/private" "$STATE/git/.tmp"
 	printf '%s:%s\n' "$GIT_USER" "$(git_password)" | put "$STATE/etc/git-users" 0640
 	chgrp www-data "$STATE/etc/git-users"
@@ -35,11 +47,19 @@ git_server_up() {
 		exec git http-backend
 	SH
 	put "$STATE/etc/lighttpd.conf" <<-CONF
-		server.modules = ("mod_auth", "mod_authn_file", "mod_alias", "mod_cgi", "mod_setenv")
+		server.modules = ("mod_auth", "mod_authn_file", "mod_alias", "mod_cgi", "mod_setenv", "mod_openssl")
 		server.document-root = "$STATE/git/.tmp"
 		server.upload-dirs = ("$STATE/git/.tmp")
 		server.bind = "$NODE_IP"
 		server.port = $GIT_PORT
+		\$SERVER["socket"] == "$NODE_IP:$GIT_TLS_PORT" {
+		  ssl.engine = "enable"
+		  ssl.pemfile = "$STATE/etc/git.pem"
+		}
+		\$SERVER["socket"] == "$NODE_IP:$GIT_STRANGE_PORT" {
+		  ssl.engine = "enable"
+		  ssl.pemfile = "$STATE/etc/git-strange.pem"
+		}
 		server.feature-flags = ("server.graceful-shutdown-timeout" => 2)
 		setenv.set-environment = ("PATH" => "/usr/local/bin:/usr/bin:/bin")
 		cgi.assign = ("git-backend" => "")
@@ -53,6 +73,7 @@ git_server_up() {
 	port_free git-server "$GIT_PORT"
 	serve git-server setpriv --reuid www-data --regid www-data --clear-groups lighttpd -D -f "$STATE/etc/lighttpd.conf"
 	ready git-server 10 curl -sS -o /dev/null "$GIT_URL/"
+	ready git-server 10 curl -sS -o /dev/null --cacert "$PKI/ca.crt" "$GIT_TLS_URL/"
 }
 
 # What examples/git.yaml builds: one commit, always the same for the same files.

@@ -23,6 +23,7 @@ packages_missing() {
 		iptables iptables
 		jq jq
 		lighttpd lighttpd
+		lighttpd-mod-openssl /usr/lib/lighttpd/mod_openssl.so
 		openssh-client ssh
 		openssh-server sshd
 		openssl openssl

@@ -270,7 +270,11 @@ fn limits_of_a_run() -> Vec<Case> {
         build(json!({}), json!({"timeout": "3600"}), [TIMEOUT]),
         build(json!({}), json!({"timeout": "-5m"}), [TIMEOUT]),
         build(json!({"retention": {"jobTtl": "0s"}}), json!({"retention": {"jobTtl": "2 days"}}), [JOB_TTL]),
-        build(json!({"retention": {"jobTtl": "24h"}}), json!({"retention": {"jobTtl": "25h"}}), [JOB_TTL]),
+        build(
+            json!({"retention": {"jobTtl": "24h", "artifacts": "days_365"}}),
+            json!({"retention": {"jobTtl": "25h"}}),
+            [JOB_TTL],
+        ),
         build(
             json!({"resources": {"requests": {"cpu": 1, "memory": "1Gi", "ephemeral-storage": "0"}}}),
             json!({"resources": {"requests": {"nvidia.com/gpu": 1}}}),
@@ -479,11 +483,6 @@ fn not_available_yet() -> Vec<Case> {
             json!({"retries": {"limit": 0}}),
             json!({"retries": {"limit": 1}}),
             ["spec.retries.limit is not available in this version; remove it"],
-        ),
-        build(
-            json!({"retention": {"artifacts": "permanent"}}),
-            json!({"retention": {"artifacts": "days_30"}}),
-            ["spec.retention.artifacts is not available in this version; remove it"],
         ),
         build(
             json!({"retention": {"deleteFromRegistry": false}}),

@@ -28,6 +28,11 @@ impl Repository {
         repository
     }
 
+    /// The same repository on another server of `make up`, which `.local/env` names so.
+    pub fn url_by(&self, variable: &str) -> String {
+        self.url.replacen(&cluster::variable("GIT_URL"), &cluster::variable(variable), 1)
+    }
+
     /// Commits everything with these files changed, and gives the commit.
     pub fn commit(&self, message: &str, files: &[(&str, &str)]) -> String {
         for (path, text) in files {

@@ -100,3 +100,38 @@ async fn a_partition_keeps_the_rules_of_the_table(pool: PgPool) -> sqlx::Result<
     }
     Ok(())
 }
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_week_of_logs_is_dropped_once_it_is_over_and_all_its_builds_have_ended(pool: PgPool) -> sqlx::Result<()> {
+    two_tenants(&pool).await?;
+    ensure(&pool, "2020-01-06", "2020-01-27").await?;
+    for day in ["2020-01-07T00:00Z", "2020-01-14T00:00Z", "2020-01-21T00:00Z"] {
+        line_goes_to(&pool, day).await?;
+    }
+    sqlx::raw_sql(
+        "insert into build_log_cursors (build_id, container, line_number, finished)
+             select build_id, 'build', 1, true from build_logs;
+         update builds set status = 'cancelled', completed_at = now() where id < uuid_v7_floor('2020-01-20T00:00Z');",
+    )
+    .execute(&pool)
+    .await?;
+    let drop = async |before: &str| -> sqlx::Result<i32> {
+        sqlx::query_scalar("select drop_build_logs($1::date)").bind(before).fetch_one(&pool).await
+    };
+    let stored = async || -> sqlx::Result<Vec<i64>> {
+        sqlx::query_scalar(
+            "select c.line_number from builds b join build_log_cursors c on c.build_id = b.id
+             left join build_logs l on l.build_id = b.id where coalesce(l.line_number, 0) = c.line_number order by b.id",
+        )
+        .fetch_all(&pool)
+        .await
+    };
+    assert_eq!(drop("2020-01-12").await?, 0, "its last day is not over");
+    assert_eq!(drop("2020-01-13").await?, 1);
+    assert_eq!(drop("2020-01-13").await?, 0);
+    assert_eq!(stored().await?, [0, 1, 1], "the cursors say what is stored");
+    assert_eq!(drop("2021-01-01").await?, 2, "that of the 13th and the empty one, not that of a build that waits");
+    assert_eq!(stored().await?, [0, 0, 1]);
+    assert_eq!(ensure(&pool, "2020-01-06", "2020-01-06").await?, 1, "it could be made again");
+    Ok(())
+}

@@ -8,6 +8,8 @@ pub enum Trouble {
     Denied,
     /// The server's host key is not among those known.
     UnknownHostKey,
+    /// The server's certificate is not signed by an authority that is trusted, or is not for its name, or is over.
+    UntrustedCertificate,
     /// ssh could not read the private key.
     UnreadableKey,
     /// No such host, or no such repository on it.
@@ -28,6 +30,9 @@ pub enum Trouble {
 const MARKS: &[(Trouble, &[&str])] = &[
     (Trouble::ForbiddenProtocol, &["transport '", "not allowed"]),
     (Trouble::UnknownHostKey, &["host key verification failed"]),
+    (Trouble::UntrustedCertificate, &["ssl certificate"]),
+    (Trouble::UntrustedCertificate, &["certificate verification failed"]),
+    (Trouble::UntrustedCertificate, &["certificate subject name", "does not match"]),
     (Trouble::UnreadableKey, &["load key "]),
     (Trouble::Denied, &["permission denied (publickey"]),
     (Trouble::Denied, &["permission denied, please try again"]),
@@ -59,8 +64,6 @@ const MARKS: &[(Trouble, &[&str])] = &[
     (Trouble::Unavailable, &["operation too slow"]),
     (Trouble::Unavailable, &["no route to host"]),
     (Trouble::Unavailable, &["network is unreachable"]),
-    (Trouble::Unavailable, &["ssl certificate"]),
-    (Trouble::Unavailable, &["certificate verification failed"]),
     (Trouble::Unavailable, &["ssl_connect"]),
     (Trouble::Unavailable, &["empty reply from server"]),
     (Trouble::Unavailable, &["early eof"]),
@@ -138,14 +141,20 @@ mod tests {
                 &[
                     "fatal: unable to access 'https://host/': SSL certificate problem: unable to get local issuer certificate",
                 ],
-                Trouble::Unavailable,
+                Trouble::UntrustedCertificate,
             ),
             (
                 &[
                     "fatal: unable to access 'https://host/': server certificate verification failed. CAfile: none CRLfile: none",
                     "x",
                 ],
-                Trouble::Unavailable,
+                Trouble::UntrustedCertificate,
+            ),
+            (
+                &[
+                    "fatal: unable to access 'https://host/': SSL: certificate subject name (a) does not match target hostname 'host'",
+                ],
+                Trouble::UntrustedCertificate,
             ),
             (&["fatal: write error: No space left on device"], Trouble::Other),
             (&[], Trouble::Other),

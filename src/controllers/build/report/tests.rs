@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::db::builds::QueuePlace;
+use crate::{controllers::build::told::Told, db::builds::QueuePlace};
 
 fn build(spec: &serde_json::Value, rerun: Option<&str>) -> Watched {
     let mut manifest = json!({
@@ -86,13 +86,13 @@ fn a_move_in_the_queue_is_told_near_its_head_only_and_another_reason_always() {
         (queued(3, "TenantLimit"), queued(2, "TenantLimit"), false),
         (queued(40, "TenantLimit"), queued(40, "WorkersBusy"), false),
     ] {
-        assert_eq!(is_told(&before, &now), told, "{before:?} {now:?}");
+        assert_eq!(Told::of(&before).says(&now), told, "{before:?} {now:?}");
     }
     let newer = BuildStatus { observed_generation: Some(4), ..queued(40, "TenantLimit") };
-    assert!(!is_told(&queued(41, "TenantLimit"), &newer), "the generation is another");
+    assert!(!Told::of(&queued(41, "TenantLimit")).says(&newer), "the generation is another");
     let mut reworded = queued(3, "TenantLimit");
     reworded.queue.as_mut().unwrap().message = Some("other words".to_owned());
-    assert!(is_told(&queued(3, "TenantLimit"), &reworded));
+    assert!(Told::of(&queued(3, "TenantLimit")).says(&reworded));
 }
 
 #[test]
@@ -104,16 +104,15 @@ fn an_end_is_news_once_also_where_it_was_held_back_meanwhile() {
     let after = status(&normal, Some(&ended)).unwrap();
     let while_held = status(&held, Some(&ended)).unwrap();
     for (before, newest, expected) in [
-        (None, &running, true),
-        (Some(&while_running), &running, false),
-        (Some(&while_running), &ended, true),
-        (Some(&after), &ended, false),
-        (Some(&while_held), &ended, false),
+        (&while_running, &running, false),
+        (&while_running, &ended, true),
+        (&after, &ended, false),
+        (&while_held, &ended, false),
     ] {
-        assert_eq!(is_news(before, newest), expected, "{before:?}");
+        assert_eq!(!Told::of(before).is_of(newest, phase(newest.status)), expected, "{before:?}");
     }
     let of_another = BuildStatus { build_id: Some("another".to_owned()), ..after };
-    assert!(is_news(Some(&of_another), &ended));
+    assert!(!Told::of(&of_another).is_of(&ended, Phase::Success));
 }
 
 #[test]

@@ -1,0 +1,259 @@
+//! What it costs to store: a log on its way from a node into Postgres, beside what reading it and what
+//! writing it cost alone; and the days' numbers, on a short and on a long history. In a database of its
+//! own on the Postgres of `make up`; the log is that of a Pod in the cluster. `BENCH_LINES` and
+//! `BENCH_BUILDS` make it smaller.
+
+use std::{
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use image_factory::{
+    clock,
+    collector::log::Log,
+    config, db, jobs,
+    runtime::{Context, health::Health, metrics::Metrics},
+};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, PostParams},
+    runtime::{
+        events::{Recorder, Reporter},
+        wait::await_condition,
+    },
+};
+use serde_json::json;
+use sqlx::PgPool;
+use tokio::process::Command;
+use uuid::Uuid;
+
+const NAMESPACE: &str = "image-factory-bench-rows";
+const PATIENCE: Duration = Duration::from_mins(5);
+/// Each measurement is taken this often, in turns, and its median counts.
+const ROUNDS: usize = 3;
+/// Bytes of a line, its newline not among them.
+const LINE: usize = 100;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let server = variable("DATABASE_URL").context("run make up, then: . .local/env")?;
+    let name = format!("bench_{}", std::process::id());
+    psql(&server, &format!("create database {name}")).await?;
+    let (base, _) = server.rsplit_once('/').context("DATABASE_URL names no database")?;
+    let result = measure(&format!("{base}/{name}")).await;
+    psql(&server, &format!("drop database {name} with (force)")).await?;
+    result
+}
+
+async fn measure(url: &str) -> anyhow::Result<()> {
+    let connections = 4.try_into()?;
+    let pool = db::pool(&config::Database { url: url.to_owned(), connections })?;
+    db::MIGRATIONS.run(&pool).await?;
+    sqlx::raw_sql(
+        "insert into tenants (id, uid, name) select md5('t' || n)::uuid, 'uid' || n, 't' || n from generate_series(0, 9) n;
+         insert into projects (id, tenant_id, name) select id, id, 'p' from tenants;
+         insert into build_workers (id, worker_name, worker_type, concurrent_builds_limit, status)
+         values (md5('w')::uuid, 'w', 'kubernetes', 10, 'healthy');",
+    )
+    .execute(&pool)
+    .await?;
+    days(&pool, number("BENCH_BUILDS", 1_000_000)?).await?;
+    let client = Client::try_default().await.context("run make up, then: . .local/env")?;
+    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces.create(&PostParams::default(), &namespace).await?;
+    let result = log(&pool, url, &client, number("BENCH_LINES", 1_000_000)?).await;
+    namespaces.delete(NAMESPACE, &DeleteParams::default()).await?;
+    result
+}
+
+/// Lines a second of `kubectl logs`, of ours, and of psql's `\copy`.
+async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    printed(&pods, lines).await?;
+    let context = Context {
+        client: client.clone(),
+        streams: client.clone(),
+        pool: pool.clone(),
+        recorder: Recorder::new(client.clone(), Reporter { controller: "bench".to_owned(), instance: None }),
+        jobs: Arc::new(jobs::Settings::default()),
+        metrics: Metrics::default(),
+        health: Health::default(),
+        log_bytes: u64::MAX,
+    };
+    let file = std::env::temp_dir().join(format!("image-factory-bench-{}", std::process::id()));
+    let file = file.to_str().context("the temporary folder has no name in UTF-8")?;
+    let (mut read, mut stored, mut copied) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        read.push(timed(command("kubectl", &["logs", "-n", NAMESPACE, "printer"])).await?);
+        let build = build(pool).await?;
+        stored.push(
+            timed(async {
+                let mut log = Log::resume(&context, build).await?;
+                Ok(log.read(&pods, "printer", "build", false).await?)
+            })
+            .await?,
+        );
+        let found: i64 =
+            sqlx::query_scalar("select count(*) from build_logs where build_id = $1 and length(log_content) = $2")
+                .bind(build)
+                .bind(i32::try_from(LINE)?)
+                .fetch_one(pool)
+                .await?;
+        ensure!(found == lines, "{found} of {lines} lines are stored");
+        let again = self::build(pool).await?;
+        psql(url, &format!("\\copy (select id, '{again}', line_number, log_content, log_level, logged_at from build_logs where build_id = '{build}' order by line_number) to '{file}'")).await?;
+        copied.push(
+            timed(psql(
+                url,
+                &format!(
+                    "\\copy build_logs (id, build_id, line_number, log_content, log_level, logged_at) from '{file}'"
+                ),
+            ))
+            .await?,
+        );
+        std::fs::remove_file(file)?;
+        sqlx::raw_sql("truncate build_logs").execute(pool).await?;
+    }
+    let (read, stored, copied) = (median(read), median(stored), median(copied));
+    println!(
+        "{:<58} {:>12} {:>12} {:>8}",
+        format!("{lines} lines of {LINE} bytes, lines a second"),
+        "it alone",
+        "stored",
+        "ratio"
+    );
+    rate("kubectl logs > /dev/null", lines, read, stored);
+    rate("psql \\copy into the same table", lines, copied, stored);
+    Ok(())
+}
+
+/// A Pod that has printed so many lines. It prints them faster than the kubelet looks whether a log has
+/// to be rotated, and of a container that has ended it rotates none.
+async fn printed(pods: &Api<Pod>, lines: i64) -> anyhow::Result<()> {
+    let registry = variable("REGISTRY").context("run make up, then: . .local/env")?;
+    let line = "x".repeat(LINE);
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "printer"},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [{"name": "build", "image": format!("{registry}/busybox:1"),
+                "command": ["sh", "-c", format!("yes {line} | head -n {lines}")]}],
+        },
+    }))?;
+    pods.create(&PostParams::default(), &pod).await?;
+    let ended = |pod: Option<&Pod>| {
+        pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref()).is_some_and(|phase| phase == "Succeeded")
+    };
+    tokio::time::timeout(PATIENCE, await_condition(pods.clone(), "printer", ended)).await??;
+    Ok(())
+}
+
+/// A turn of the days' task with a hundred new builds, where each day has a thousand: on a hundredth of
+/// the history, and on all of it.
+async fn days(pool: &PgPool, builds: i64) -> anyhow::Result<()> {
+    let mut times = Vec::new();
+    for (from, to) in [(0, builds / 100), (builds / 100, builds)] {
+        history(pool, from, to).await?;
+        let mut turns = Vec::new();
+        for _ in 0..20 {
+            sqlx::query("update build_results set counted_at = null where build_id in (select id from builds where build_number <= 10)")
+                .execute(pool)
+                .await?;
+            let begun = Instant::now();
+            let counted = db::rollup::count(pool, 1_000).await?;
+            turns.push(begun.elapsed());
+            ensure!(counted == 100, "{counted} builds were counted");
+        }
+        times.push(median(turns));
+    }
+    println!("{:<58} {:>12} {:>12} {:>8}", "", builds / 100, builds, "ratio");
+    println!(
+        "{:<58} {:>12.1?} {:>12.1?} {:>8.2}",
+        "the days of 100 new builds, with so many in history",
+        times[0],
+        times[1],
+        times[1].as_secs_f64() / times[0].as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Builds that ended, a hundred a day of each of ten tenants, back from today.
+async fn history(pool: &PgPool, from: i64, to: i64) -> anyhow::Result<()> {
+    sqlx::query(
+        "with made as (
+             insert into builds (id, tenant_id, project_id, build_number, status, queued_at, started_at, completed_at, worker_id,
+                 resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_generation, build_method)
+             select uuid_v7_floor(at) , t.id, t.id, n / 10 + 1, 'success', at, at, at + interval '5 minutes', md5('w')::uuid,
+                 t.name, 'b', 'uid' || n, 1, 1, 'h', 1, 'container'
+             from generate_series($1, $2 - 1) n
+             cross join lateral (select date_trunc('day', now(), 'UTC') - make_interval(days => (n / 1000)::int)
+                 + make_interval(secs => n % 1000 * 86) as at) times
+             join tenants t on t.uid = 'uid' || n % 10
+             returning id, project_id),
+         configured as (insert into build_configs (id, build_id, build_method, spec) select id, id, 'container', '{}' from made)
+         insert into build_results (id, build_id, project_id, status, total_duration_milliseconds, queue_wait_milliseconds, counted_at)
+         select id, id, project_id, 'success', 1, 1, now() from made",
+    )
+    .bind(from)
+    .bind(to)
+    .execute(pool)
+    .await?;
+    sqlx::raw_sql("vacuum analyze").execute(pool).await?;
+    Ok(())
+}
+
+/// A new build, for its log.
+async fn build(pool: &PgPool) -> anyhow::Result<Uuid> {
+    let id = clock::new_id();
+    sqlx::query(
+        "insert into builds (id, tenant_id, project_id, build_number, status, resource_namespace, resource_name, resource_uid,
+             run, attempt, inputs_hash, observed_generation, build_method)
+         select $1, id, id, (select max(build_number) + 1 from builds), 'queued', 't0', 'b', $1::text, 1, 1, 'h', 1, 'container'
+         from tenants where uid = 'uid0'",
+    )
+    .bind(id)
+    .execute(pool)
+    .await?;
+    Ok(id)
+}
+
+async fn psql(url: &str, statement: &str) -> anyhow::Result<()> {
+    command("psql", &["-qX", "-v", "ON_ERROR_STOP=1", url, "-c", statement]).await
+}
+
+async fn command(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let status = Command::new(program).args(arguments).stdout(Stdio::null()).status().await?;
+    ensure!(status.success(), "{program} {}: {status}", arguments.join(" "));
+    Ok(())
+}
+
+async fn timed(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    work.await?;
+    Ok(begun.elapsed())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn rate(what: &str, lines: i64, alone: Duration, stored: Duration) {
+    let rate = |time: Duration| lines as f64 / time.as_secs_f64();
+    println!("{what:<58} {:>12.0} {:>12.0} {:>8.2}", rate(alone), rate(stored), rate(stored) / rate(alone));
+}
+
+#[expect(clippy::disallowed_methods, reason = "the bench is no part of the operator")]
+fn variable(name: &str) -> Result<String, std::env::VarError> {
+    std::env::var(name)
+}
+
+fn number(name: &str, otherwise: i64) -> anyhow::Result<i64> {
+    variable(name).map_or(Ok(otherwise), |text| text.parse().with_context(|| format!("{name} is no number")))
+}
