@@ -13,9 +13,12 @@ use anyhow::{Context as _, ensure};
 use image_factory::{
     clock,
     collector::log::Log,
-    config, db, jobs,
+    config,
+    db::{self, launches::Followed},
+    jobs,
     runtime::{Context, health::Health, metrics::Metrics},
 };
+use image_factory_core::{method::Method, status::Status};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, Client,
@@ -93,7 +96,8 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
         let build = build(pool).await?;
         stored.push(
             timed(async {
-                let mut log = Log::resume(&context, build).await?;
+                let attempt = db::launches::followed(pool, build).await?.context("the build is not there")?;
+                let mut log = Log::resume(&context, attempt).await?;
                 Ok(log.read(&pods, "printer", "build", false).await?)
             })
             .await?,
@@ -220,6 +224,11 @@ async fn build(pool: &PgPool) -> anyhow::Result<Uuid> {
     .execute(pool)
     .await?;
     Ok(id)
+}
+
+fn followed(id: Uuid) -> Followed {
+    let (status, method) = (Status::InProgress, Method::Container);
+    Followed { id, status, namespace: String::new(), name: String::new(), method, cursors: Vec::new() }
 }
 
 async fn psql(url: &str, statement: &str) -> anyhow::Result<()> {

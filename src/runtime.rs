@@ -9,6 +9,7 @@ pub mod shutdown;
 
 use std::sync::Arc;
 
+use image_factory_core::patience::Patience;
 use kube::{Client, runtime::events::Recorder};
 use sqlx::PgPool;
 
@@ -26,6 +27,8 @@ pub struct Context {
     pub jobs: Arc<jobs::Settings>,
     pub metrics: metrics::Metrics,
     pub health: health::Health,
+    /// With Pods that can't start.
+    pub patience: Patience,
     /// Bytes of log kept for one attempt.
     pub log_bytes: u64,
 }

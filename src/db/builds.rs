@@ -302,6 +302,10 @@ pub struct Newest {
     pub started_at: Option<Timestamp>,
     pub completed_at: Option<Timestamp>,
     pub cancel_requested: bool,
+    /// What its Pod waits for: reason and sentence.
+    pub pod_waits: Option<(String, String)>,
+    /// That was for too long.
+    pub pod_given_up: bool,
     pub job_created: bool,
     pub error_message: Option<String>,
     pub failure_reason: Option<String>,
@@ -310,8 +314,20 @@ pub struct Newest {
     pub worker: Option<String>,
     pub image: Option<PushedImage>,
     pub queue: Option<QueuePlace>,
-    /// The last lines of a failed attempt.
+    /// The last lines of the step that failed, or else of the log of a failed attempt.
     pub log_tail: Vec<String>,
+    pub steps: Option<Steps>,
+}
+
+/// How far an attempt's steps have come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// The one that failed, or else the newest that runs.
+    pub current: Option<String>,
+    pub done: i32,
+    /// Known so far.
+    pub total: i32,
+    pub cached: i32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -368,6 +384,8 @@ pub async fn newest_of(pool: &PgPool, resource_uids: &[String]) -> Result<HashMa
             started_at: row.started_at.map(jiff_sqlx::Timestamp::to_jiff),
             completed_at: row.completed_at.map(jiff_sqlx::Timestamp::to_jiff),
             cancel_requested: row.cancel_requested_at.is_some(),
+            pod_waits: row.pod_waiting_reason.zip(row.pod_waiting_message),
+            pod_given_up: row.pod_given_up_at.is_some(),
             job_created: row.job_created_at.is_some(),
             error_message: row.error_message,
             failure_reason: row.failure_reason,
@@ -377,6 +395,12 @@ pub async fn newest_of(pool: &PgPool, resource_uids: &[String]) -> Result<HashMa
             image,
             queue,
             log_tail: row.log_tail.unwrap_or_default(),
+            steps: row.steps_total.map(|total| Steps {
+                current: row.step,
+                done: row.steps_done.and_then(|count| i32::try_from(count).ok()).unwrap_or_default(),
+                total,
+                cached: row.steps_cached.and_then(|count| i32::try_from(count).ok()).unwrap_or_default(),
+            }),
         };
         found.insert(row.resource_uid, newest);
     }

@@ -7,7 +7,7 @@ use image_factory_core::{cost::Cost, outcome::Outcome, reason::Reason, report::S
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Result, images, transitions};
+use super::{Result, images, steps, transitions};
 use crate::{clock, failpoint};
 
 /// What was measured; `None` where nothing could be.
@@ -30,6 +30,7 @@ pub async fn finish(
     build: Uuid,
     outcome: &Outcome,
     measured: Measured,
+    steps: &steps::Recorded,
     source: Option<&SourceFacts>,
     job_ttl: Option<Duration>,
 ) -> Result<bool> {
@@ -83,6 +84,7 @@ pub async fn finish(
     )
     .execute(&mut *tx)
     .await?;
+    steps::record(&mut tx, build, steps).await?;
     failpoint::statement("finish.before-commit")?;
     tx.commit().await?;
     failpoint::statement("finish.after-commit")?;

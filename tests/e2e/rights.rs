@@ -19,11 +19,13 @@ pub const NAMESPACE: &str = "image-factory";
 const OPERATOR: &str = "image-factory";
 
 /// API group and resource, verbs.
-const RIGHTS: [(&str, &str); 10] = [
+const RIGHTS: [(&str, &str); 12] = [
     ("imagefactory.dev/builds", "get list watch patch"),
     ("imagefactory.dev/buildconcurrencypolicies", "get list watch patch"),
+    ("imagefactory.dev/buildworkers", "get list watch patch"),
     ("imagefactory.dev/builds/status", "patch"),
     ("imagefactory.dev/buildconcurrencypolicies/status", "patch"),
+    ("imagefactory.dev/buildworkers/status", "patch"),
     ("batch/jobs", "get list watch create patch delete"),
     ("/pods", "get list watch"),
     ("/pods/log", "get"),
