@@ -1,7 +1,7 @@
-//! What a build pushed, written in the transaction of its last transition: the image under each of its tags
-//! (`images`, `build_artifacts`), what the build's own image holds (`build_images`), the layers it shares with other
-//! builds of the tenant (`layers`), and the image as it was last pushed (`image_metadata`, `image_layers`). All of it
-//! follows from `build_images`; nothing is counted over earlier builds.
+//! What a build pushed, as the statement of its end takes it (`db/sql/finish.sql`): the rows of `build_images`, which
+//! keeps what the build's own image holds. All else follows from them: the image under each of its tags (`images`,
+//! `build_artifacts`), the layers it shares with other builds of the tenant (`layers`), the image as it was last pushed
+//! (`image_metadata`, `image_layers`). Nothing is counted over earlier builds.
 
 use std::collections::BTreeSet;
 
@@ -15,38 +15,48 @@ use uuid::Uuid;
 use super::results::text;
 use crate::clock;
 
-/// What `db/sql/finish.sql` writes of a push. Of none, nothing.
-#[derive(Default)]
+/// More is no measure: the limit of `build_metrics.compression_ratio`.
+const MAX_COMPRESSION_RATIO: f64 = 999_999.0;
+
+/// Empty for a build that pushed nothing.
+#[derive(Debug)]
 pub(super) struct Pushed {
-    /// Every tag, with the ids of rows that there may be for it.
+    /// Rows of `build_images`, by column.
+    pub images: Value,
+    /// Every tag, in their order.
     pub tags: Vec<String>,
-    pub image_ids: Vec<Uuid>,
-    pub artifact_ids: Vec<Uuid>,
-    pub metadata_ids: Vec<Uuid>,
-    /// For each tag and layer.
-    pub layer_ids: Vec<Uuid>,
-    /// Rows of `build_images`.
-    pub images: Vec<Value>,
-    pub size_bytes: Option<i64>,
-    pub uncompressed_size_bytes: Option<i64>,
+    /// One for each row that is made from these: image, artifact, metadata and layers of each tag.
+    pub ids: Vec<Uuid>,
+    pub compressed_size: Option<i64>,
+    pub uncompressed_size: Option<i64>,
+    pub compression_ratio: Option<f64>,
 }
 
 impl Pushed {
-    pub fn of(build: Uuid, inspection: &Inspection) -> Self {
-        let own = Reference::new(&inspection.reference).tag.to_owned();
-        let tags: BTreeSet<String> = inspection.tags.iter().cloned().chain([own]).collect();
-        let layers: usize = inspection.images.iter().map(|image| image.layers.len()).sum();
+    pub fn of(build: Uuid, inspection: Option<&Inspection>) -> Self {
+        let images = inspection.map_or(&[][..], |inspection| &inspection.images);
+        let tags: BTreeSet<&str> = inspection
+            .into_iter()
+            .flat_map(|found| found.tags.iter().map(String::as_str).chain([Reference::new(&found.reference).tag]))
+            .collect();
+        let layers: usize = images.iter().map(|image| image.layers.len()).sum();
         Self {
-            image_ids: ids(tags.len()),
-            artifact_ids: ids(tags.len()),
-            metadata_ids: ids(tags.len()),
-            layer_ids: ids(tags.len() * layers),
-            tags: tags.into_iter().collect(),
-            images: (1..).zip(&inspection.images).map(|(place, image)| row(build, place, image)).collect(),
-            size_bytes: Some(number(inspection.total_size_bytes)),
-            uncompressed_size_bytes: inspection.uncompressed_size_bytes().map(number),
+            images: (1..).zip(images).map(|(place, image)| row(build, place, image)).collect(),
+            ids: ids(tags.len() * (3 + layers)),
+            tags: tags.into_iter().map(str::to_owned).collect(),
+            compressed_size: inspection.map(|found| number(found.total_size_bytes)),
+            uncompressed_size: inspection.and_then(Inspection::uncompressed_size_bytes).map(number),
+            compression_ratio: inspection.and_then(compression_ratio),
         }
     }
+}
+
+/// Compressed by uncompressed size, where there is something to compare.
+#[expect(clippy::cast_precision_loss, reason = "a ratio with four digits is asked for")]
+fn compression_ratio(image: &Inspection) -> Option<f64> {
+    let unpacked = image.uncompressed_size_bytes().filter(|size| *size > 0)?;
+    let ratio = image.total_size_bytes as f64 / unpacked as f64;
+    (ratio <= MAX_COMPRESSION_RATIO).then_some(ratio)
 }
 
 fn ids(count: usize) -> Vec<Uuid> {
