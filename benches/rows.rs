@@ -13,9 +13,12 @@ use anyhow::{Context as _, ensure};
 use image_factory::{
     clock,
     collector::log::Log,
-    config, db, jobs,
+    config,
+    db::{self, launches::Followed},
+    jobs,
     runtime::{Context, health::Health, metrics::Metrics},
 };
+use image_factory_core::{method::Method, patience::Patience, status::Status};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, Client,
@@ -83,6 +86,8 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
         jobs: Arc::new(jobs::Settings::default()),
         metrics: Metrics::default(),
         health: Health::default(),
+        patience: Patience::default(),
+        stored: tokio::sync::broadcast::channel(1).0,
         log_bytes: u64::MAX,
     };
     let file = std::env::temp_dir().join(format!("image-factory-bench-{}", std::process::id()));
@@ -93,7 +98,8 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
         let build = build(pool).await?;
         stored.push(
             timed(async {
-                let mut log = Log::resume(&context, build).await?;
+                let attempt = db::launches::followed(pool, build).await?.context("the build is not there")?;
+                let mut log = Log::resume(&context, attempt).await?;
                 Ok(log.read(&pods, "printer", "build", false).await?)
             })
             .await?,
@@ -187,9 +193,9 @@ async fn history(pool: &PgPool, from: i64, to: i64) -> anyhow::Result<()> {
     sqlx::query(
         "with made as (
              insert into builds (id, tenant_id, project_id, build_number, status, queued_at, started_at, completed_at, worker_id,
-                 resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_generation)
+                 resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_generation, build_method)
              select uuid_v7_floor(at) , t.id, t.id, n / 10 + 1, 'success', at, at, at + interval '5 minutes', md5('w')::uuid,
-                 t.name, 'b', 'uid' || n, 1, 1, 'h', 1
+                 t.name, 'b', 'uid' || n, 1, 1, 'h', 1, 'container'
              from generate_series($1, $2 - 1) n
              cross join lateral (select date_trunc('day', now(), 'UTC') - make_interval(days => (n / 1000)::int)
                  + make_interval(secs => n % 1000 * 86) as at) times
@@ -212,14 +218,19 @@ async fn build(pool: &PgPool) -> anyhow::Result<Uuid> {
     let id = clock::new_id();
     sqlx::query(
         "insert into builds (id, tenant_id, project_id, build_number, status, resource_namespace, resource_name, resource_uid,
-             run, attempt, inputs_hash, observed_generation)
-         select $1, id, id, (select max(build_number) + 1 from builds), 'queued', 't0', 'b', $1::text, 1, 1, 'h', 1
+             run, attempt, inputs_hash, observed_generation, build_method)
+         select $1, id, id, (select max(build_number) + 1 from builds), 'queued', 't0', 'b', $1::text, 1, 1, 'h', 1, 'container'
          from tenants where uid = 'uid0'",
     )
     .bind(id)
     .execute(pool)
     .await?;
     Ok(id)
+}
+
+fn followed(id: Uuid) -> Followed {
+    let (status, method) = (Status::InProgress, Method::Container);
+    Followed { id, status, namespace: String::new(), name: String::new(), method, cursors: Vec::new() }
 }
 
 async fn psql(url: &str, statement: &str) -> anyhow::Result<()> {

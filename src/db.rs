@@ -13,6 +13,7 @@ pub mod queue;
 pub mod results;
 pub mod rollup;
 pub mod settings;
+pub mod steps;
 pub mod transitions;
 pub mod verify;
 pub mod workers;

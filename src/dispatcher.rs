@@ -4,6 +4,7 @@
 //! finished by the next, whoever makes it. Woken at once by changes, and by timer always.
 
 mod launch;
+mod stranded;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::{
         self,
         launches::{self, Stopping, Unlaunched},
         results,
+        steps::Recorded,
     },
     failpoint, kube_ext,
     runtime::{Context, listener::DispatcherWakes},
@@ -85,13 +87,14 @@ async fn claim(context: &Context, launches: &Notify) -> Result<(), Error> {
 }
 
 async fn launch_claimed(context: &Context) -> Result<(), Error> {
-    let unlaunched = launches::unlaunched(&context.pool).await?;
-    let created: Vec<(Uuid, Job)> = stream::iter(unlaunched)
+    let (stranded, unlaunched) = stranded::apart(launches::unlaunched(&context.pool).await?);
+    let mut created: Vec<(Uuid, Job)> = stream::iter(unlaunched)
         .map(|attempt| each(context, attempt.id, async move { try_launch(context, &attempt).await }))
         .buffer_unordered(AT_ONCE)
         .filter_map(|launched| future::ready(launched.flatten()))
         .collect()
         .await;
+    created.extend(stranded::put_back(context, stranded).await?);
     let ids: Vec<Uuid> = created.iter().map(|(id, _)| *id).collect();
     let kept = launches::jobs_created(&context.pool, &ids).await?;
     // An attempt that another operator ended meanwhile must not run.
@@ -171,7 +174,17 @@ async fn end(
 ) -> Result<(), Error> {
     let failure = Failure { reason, class: reason.class(), stage: reason.stage(), message };
     let outcome = Outcome { status, exit_code: None, failure: Some(failure), image: None };
-    if results::finish(&context.pool, attempt.id, &outcome, results::Measured::default(), None, None).await? {
+    if results::finish(
+        &context.pool,
+        attempt.id,
+        &outcome,
+        results::Measured::default(),
+        &Recorded::default(),
+        None,
+        None,
+    )
+    .await?
+    {
         context.metrics.ended(attempt.method, &outcome);
     }
     Ok(())

@@ -9,6 +9,7 @@ pub mod shutdown;
 
 use std::sync::Arc;
 
+use image_factory_core::patience::Patience;
 use kube::{Client, runtime::events::Recorder};
 use sqlx::PgPool;
 use tokio::sync::broadcast;
@@ -30,6 +31,8 @@ pub struct Context {
     pub health: health::Health,
     /// Attempts of which this process has just stored more log, or the end: their viewers look at once.
     pub stored: broadcast::Sender<Uuid>,
+    /// With Pods that can't start.
+    pub patience: Patience,
     /// Bytes of log kept for one attempt.
     pub log_bytes: u64,
 }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::StreamExt;
+use image_factory_core::patience::Patience;
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::api::resource::Quantity};
 use kube::{
     Api, Client,
@@ -85,6 +86,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         metrics: Metrics::default(),
         health: Health::default(),
         stored: broadcast::channel(STORED).0,
+        patience: Patience { start: config.image_pull_deadline, unschedulable: config.unschedulable_deadline },
         log_bytes: config.log_bytes,
     };
 
@@ -143,14 +145,17 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
     parts.spawn(controllers::build::run(context.clone(), rows_changed, stop.clone()));
     let (namespaces, watch) = namespaces(context);
     parts.spawn(stopped_by(stop.clone(), watch));
-    parts.spawn(policies(context.clone(), namespaces, stop.clone()));
+    parts.spawn(of_tenants(context.clone(), namespaces, config.namespace.clone(), stop.clone()));
 }
 
-/// A policy is its namespace's: it waits until all namespaces are known.
-async fn policies(context: Context, namespaces: Namespaces, stop: CancellationToken) {
+/// A policy and a worker are their namespace's: they wait until all namespaces are known.
+async fn of_tenants(context: Context, namespaces: Namespaces, home: String, stop: CancellationToken) {
     let known = stop.run_until_cancelled(namespaces.wait_until_ready()).await;
     if matches!(known, Some(Ok(()))) {
-        controllers::policies::run(context, namespaces, stop).await;
+        tokio::join!(
+            controllers::policies::run(context.clone(), namespaces.clone(), stop.clone()),
+            controllers::workers::run(context, namespaces, home, stop),
+        );
     }
 }
 

@@ -3,10 +3,12 @@
 
 use image_factory_core::{
     cost::Cost,
-    outcome::{ContainerEnd, Ending, Evidence, decide},
+    outcome::{ContainerEnd, Ending, Evidence, Outcome, Stop, decide},
     push,
     reason::{Reason, Stage},
     report::{AgentReport, SourceFacts},
+    status::Status,
+    steps::{End, Steps},
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt};
@@ -18,6 +20,7 @@ use crate::{
     db::{
         launches,
         results::{self, Measured},
+        steps::Recorded,
     },
     runtime::Context,
 };
@@ -33,14 +36,17 @@ pub async fn finish(
     ending: &Ending,
     inspection: Option<&str>,
     source: Option<&SourceFacts>,
+    steps: &mut Steps,
 ) -> Result<(), Error> {
     let Some(attempt) = launches::ending(&context.pool, build, TAIL_LINES).await? else { return Ok(()) };
     let (method, tail) = (attempt.method, &attempt.tail);
-    let decided = |cancelled| decide(Evidence { method, ending, inspection, tail, cancelled });
-    let mut outcome = decided(attempt.cancel);
+    let spec: Option<BuildSpec> = serde_json::from_value(attempt.spec.clone()).ok();
+    let timeout = spec.as_ref().map_or(BuildSpec::DEFAULT_TIMEOUT, BuildSpec::timeout);
+    let decided = |stop| decide(Evidence { method, ending, inspection, tail, stop, timeout });
+    let mut outcome = decided(attempt.stop.as_ref());
     let reason = outcome.failure.as_ref().map(|failure| failure.reason);
     if reason.is_some_and(|reason| FROM_OUTSIDE.contains(&reason)) && is_deleted(context, &attempt).await? {
-        outcome = decided(Some(Reason::Deleted));
+        outcome = decided(Some(&Stop::Cancelled(Reason::Deleted)));
     }
     let failed_at = outcome.failure.as_ref().map(|failure| failure.stage);
     let measured = match ending {
@@ -49,15 +55,30 @@ pub async fn finish(
         }
         _ => Measured::default(),
     };
-    let job_ttl = serde_json::from_value(attempt.spec)
-        .map_or_else(|_| BuildSpec::DEFAULT_JOB_TTL, |spec: BuildSpec| spec.job_ttl());
-    if results::finish(&context.pool, build, &outcome, measured, source, Some(job_ttl)).await? {
+    let job_ttl = spec.as_ref().map_or(BuildSpec::DEFAULT_JOB_TTL, BuildSpec::job_ttl);
+    end_steps(steps, &mut outcome);
+    let steps = Recorded::of(steps);
+    if results::finish(&context.pool, build, &outcome, measured, &steps, source, Some(job_ttl)).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
         context.metrics.ended(method, &outcome);
         context.has_stored(build);
     }
     Ok(())
+}
+
+/// The steps that still ran end with the build; a build that failed at a step is told with it.
+fn end_steps(steps: &mut Steps, outcome: &mut Outcome) {
+    match (outcome.status, &mut outcome.failure) {
+        (Status::Failed, Some(failure)) => {
+            steps.end(End::Failed(&failure.message));
+            if failure.stage == Stage::Build {
+                failure.message = steps.told(&failure.message);
+            }
+        }
+        (Status::Success, _) => steps.end(End::Success),
+        _ => steps.end(End::Cancelled),
+    }
 }
 
 /// Whether the Build, or its whole namespace, is gone or on its way out.

@@ -4,6 +4,11 @@
 use std::time::Duration;
 
 use futures::AsyncReadExt;
+use image_factory_core::{
+    loglevel::level_of,
+    pod::{BUILD_CONTAINER, PREPARE_CONTAINER},
+    steps::{self, Steps},
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::LogParams};
 use tokio::time::{Instant, sleep_until};
@@ -18,6 +23,7 @@ use crate::{
     db::{
         launches::Followed,
         logs::{self, Cursor, Line},
+        steps::Recorded,
     },
     runtime::Context,
 };
@@ -25,6 +31,8 @@ use crate::{
 /// A batch is stored when it has this many lines, or is this old.
 const BATCH_LINES: usize = 1_000;
 const BATCH_AGE: Duration = Duration::from_millis(200);
+/// Lines read at once from the table, when an attempt is taken up again.
+const PAGE_LINES: i64 = 5_000;
 
 pub struct Log<'a> {
     context: &'a Context,
@@ -32,13 +40,42 @@ pub struct Log<'a> {
     cursors: Vec<Cursor>,
     /// Number of the last stored line.
     last_line: i64,
+    /// Read from the stored lines of the builder, and stored with them.
+    steps: Steps,
 }
 
 impl<'a> Log<'a> {
     /// Takes up the log where any operator left it.
-    pub fn resume(context: &'a Context, attempt: Followed) -> Self {
+    pub async fn resume(context: &'a Context, attempt: Followed) -> Result<Self, Error> {
         let last_line = attempt.cursors.iter().map(|cursor| cursor.line_number).max().unwrap_or(0);
-        Self { context, build: attempt.id, cursors: attempt.cursors, last_line }
+        let steps = Steps::new(attempt.method);
+        let mut log = Self { context, build: attempt.id, cursors: attempt.cursors, last_line, steps };
+        log.read_steps_again().await?;
+        Ok(log)
+    }
+
+    /// From the stored lines come the steps that are stored: what they change is known.
+    async fn read_steps_again(&mut self) -> Result<(), Error> {
+        let Some(until) = self.cursor(BUILD_CONTAINER).map(|cursor| cursor.line_number) else { return Ok(()) };
+        let mut last = self.cursor(PREPARE_CONTAINER).map_or(0, |cursor| cursor.line_number);
+        while last < until {
+            let lines = logs::between(&self.context.pool, self.build, last, until, PAGE_LINES).await?;
+            let Some((number, ..)) = lines.last() else { return Ok(()) };
+            last = *number;
+            for (_, at, text) in &lines {
+                self.steps.read(steps::Line { at: *at, level: level_of(text), text });
+            }
+            self.steps.take_changes();
+        }
+        Ok(())
+    }
+
+    /// The steps as the stored lines tell them.
+    pub fn steps(&mut self) -> &mut Steps {
+        if self.is_capped() {
+            self.steps.cut_off();
+        }
+        &mut self.steps
     }
 
     /// Whether lines were read and, because of the cap, not stored.
@@ -126,6 +163,11 @@ impl<'a> Log<'a> {
         batch.truncate(kept);
         cursor.bytes += batch.iter().map(bytes).sum::<i64>();
         cursor.line_number = self.last_line + i64::try_from(batch.len()).unwrap_or(0);
+        if cursor.container == BUILD_CONTAINER {
+            for Line { content, level, logged_at } in batch.iter() {
+                self.steps.read(steps::Line { at: *logged_at, level: *level, text: content });
+            }
+        }
         self.append(batch, cursor).await?;
         batch.clear();
         Ok(())
@@ -138,7 +180,8 @@ impl<'a> Log<'a> {
     }
 
     async fn append(&mut self, lines: &[Line], cursor: &Cursor) -> Result<(), Error> {
-        logs::append(&self.context.pool, self.build, lines, cursor).await?;
+        let steps = Recorded::of(&mut self.steps);
+        logs::append(&self.context.pool, self.build, lines, &steps, cursor).await?;
         self.context.has_stored(self.build);
         self.context.metrics.log_lines.inc_by(lines.len() as u64);
         self.last_line = cursor.line_number;

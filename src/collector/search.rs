@@ -53,7 +53,7 @@ async fn end_if_lost(context: &Context, id: Uuid) -> Result<(), Error> {
         // Not lost: the watch shows it, or its end, when it has caught up.
         return Ok(());
     }
-    let mut log = Log::resume(context, attempt);
+    let mut log = Log::resume(context, attempt).await?;
     follow::account(&mut log, &ending, None).await?;
-    finish::finish(context, id, &ending, None, None).await
+    finish::finish(context, id, &ending, None, None, log.steps()).await
 }

@@ -7,6 +7,7 @@ pub mod apply;
 pub mod deleted;
 pub mod load;
 pub mod newest;
+pub mod pace;
 pub mod plan;
 pub mod report;
 pub mod set_aside;
@@ -18,6 +19,7 @@ pub mod watched;
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
+use image_factory_core::status::Status;
 use kube::{
     Api, Resource, ResourceExt,
     runtime::{
@@ -32,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     newest::Newests,
+    pace::Pace,
     plan::{Desired, Plan},
     set_aside::SetAside,
     watched::{Guarded, Watched},
@@ -50,11 +53,12 @@ pub struct Controlled {
     pub context: Context,
     pub set_aside: SetAside,
     pub newests: Newests,
+    pub pace: Pace,
 }
 
 impl Controlled {
     pub fn new(context: Context) -> Self {
-        Self { context, set_aside: SetAside::default(), newests: Newests::default() }
+        Self { context, set_aside: SetAside::default(), newests: Newests::default(), pace: Pace::default() }
     }
 }
 
@@ -120,7 +124,7 @@ pub async fn reconcile(build: Arc<Guarded>, controlled: Arc<Controlled>) -> Resu
 }
 
 async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Action, Error> {
-    let context = &controlled.context;
+    let Controlled { context, pace, .. } = controlled;
     let watched = match &build.0 {
         Ok(watched) => watched,
         Err(error) => {
@@ -131,7 +135,7 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
     };
     let newest = controlled.newests.read(&context.pool, &watched.uid().unwrap_or_default()).await?;
     let newest = if plan::plan(&watched.desired, newest.as_ref()) == Plan::Nothing {
-        report::report(context, watched, newest.as_ref()).await?;
+        report::report(context, pace, watched, newest.as_ref()).await?;
         newest
     } else {
         let Some(live) = load::live(&context.client, watched).await? else {
@@ -142,13 +146,16 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
             text::refusal(&live.build)?.or_else(|| validate::refusal(&live.build.spec, &live.namespace, &context.jobs));
         let plan = plan::plan(&Desired::of(&live.build)?, newest.as_ref());
         let newest = apply::apply(&context.pool, &live, newest, plan, refused).await?;
-        report::report(context, &Watched::try_from(live.build)?, newest.as_ref()).await?;
+        report::report(context, pace, &Watched::try_from(live.build)?, newest.as_ref()).await?;
         newest
     };
     // A change of the rows wakes this; the timer is for the message that was lost, and for the place in
-    // the queue, of whose moves nobody tells.
-    let live = newest.is_some_and(|newest| !newest.status.is_terminal());
-    Ok(if live { Action::requeue(LOOK_AGAIN) } else { Action::await_change() })
+    // the queue and the steps, of whose moves nobody tells.
+    Ok(match newest.map(|newest| newest.status) {
+        Some(Status::Queued) => Action::requeue(LOOK_AGAIN),
+        Some(Status::InProgress) => Action::requeue(pace::EVERY),
+        Some(Status::Success | Status::Failed | Status::Cancelled) | None => Action::await_change(),
+    })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use image_factory_core::method::Method;
 use k8s_openapi::{
     api::core::v1::Namespace,
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -20,7 +21,10 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    crd::{BuildConcurrencyPolicy, build_concurrency_policy::BuildConcurrencyPolicyStatus},
+    crd::{
+        BuildConcurrencyPolicy,
+        build_concurrency_policy::{BuildConcurrencyPolicySpec, BuildConcurrencyPolicyStatus, MethodLimits},
+    },
     db::{self, policies::Policy},
     kube_ext,
     runtime::{Context, health::Watch},
@@ -80,7 +84,7 @@ async fn declare(
         .filter_map(|policy| {
             let tenant_name = policy.namespace()?;
             let tenant_uid = namespaces.get(&ObjectRef::new(&tenant_name))?.uid()?;
-            Some(Policy { tenant_uid, tenant_name, max_concurrent_builds: policy.spec.max_concurrent_builds })
+            Some(row(&policy.spec, tenant_uid, tenant_name))
         })
         .collect();
     db::policies::declare(&context.pool, &policies).await?;
@@ -88,6 +92,35 @@ async fn declare(
         report(context, &policy).await?;
     }
     Ok(())
+}
+
+fn row(spec: &BuildConcurrencyPolicySpec, tenant_uid: String, tenant_name: String) -> Policy {
+    let BuildConcurrencyPolicySpec {
+        max_concurrent_builds,
+        max_concurrent_per_project,
+        methods,
+        priority_dispatch,
+        max_queued_wait_minutes,
+        weight,
+    } = spec;
+    let MethodLimits { kaniko, buildx, container, packer, paketo } = methods.clone().unwrap_or_default();
+    let by_method = [
+        (Method::Kaniko, kaniko),
+        (Method::Buildx, buildx),
+        (Method::Container, container),
+        (Method::Packer, packer),
+        (Method::Paketo, paketo),
+    ];
+    Policy {
+        tenant_uid,
+        tenant_name,
+        max_concurrent_builds: *max_concurrent_builds,
+        max_concurrent_per_project: *max_concurrent_per_project,
+        max_concurrent_by_method: by_method.into_iter().filter_map(|(method, most)| Some((method, most?))).collect(),
+        priority_dispatch: *priority_dispatch,
+        max_queued_wait_minutes: *max_queued_wait_minutes,
+        weight: weight.unwrap_or(1),
+    }
 }
 
 /// In force as soon as it is a row.

@@ -18,8 +18,6 @@ use super::{
     unavailable,
 };
 
-const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
-
 /// What should be built, and how.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -62,8 +60,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
 #[x_kube(validation = unavailable("spec.sbom", "!has(self.sbom) || !self.sbom"))]
 #[x_kube(validation = unavailable("spec.provenance", "!has(self.provenance) || !self.provenance"))]
 #[x_kube(validation = unavailable("spec.scan", "!has(self.scan)"))]
-#[x_kube(validation = unavailable("spec.worker", "!has(self.worker)"))]
-#[x_kube(validation = unavailable("spec.priority", "!has(self.priority) || self.priority == 0"))]
 #[x_kube(validation = unavailable("spec.retries.limit", "!has(self.retries) || !has(self.retries.limit) || self.retries.limit == 0"))]
 #[x_kube(validation = unavailable("spec.retention.deleteFromRegistry", "!has(self.retention) || !has(self.retention.deleteFromRegistry) || !self.retention.deleteFromRegistry"))]
 pub struct BuildSpec {
@@ -216,6 +212,9 @@ pub struct BuildSpec {
 }
 
 impl BuildSpec {
+    /// How long a run may take where the spec does not say.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
+
     /// How long a finished Job stays where the spec does not say.
     pub const DEFAULT_JOB_TTL: Duration = Duration::from_mins(10);
 
@@ -226,7 +225,7 @@ impl BuildSpec {
 
     /// How long a run may take.
     pub fn timeout(&self) -> Duration {
-        self.timeout.map_or(DEFAULT_TIMEOUT, Into::into)
+        self.timeout.map_or(Self::DEFAULT_TIMEOUT, Into::into)
     }
 
     /// Whether layers of earlier builds may be reused.

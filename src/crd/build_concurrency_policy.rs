@@ -5,8 +5,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::unavailable;
-
 /// How many builds of this namespace may run at once.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -26,12 +24,6 @@ use super::unavailable;
     validation = ("self.metadata.name == 'default'", "metadata.name must be default: a namespace has one policy"),
 )]
 #[serde(rename_all = "camelCase")]
-// What is in the API and does not act yet. Delete a line when its field does.
-#[x_kube(validation = unavailable("spec.maxConcurrentPerProject", "!has(self.maxConcurrentPerProject)"))]
-#[x_kube(validation = unavailable("spec.methods", "!has(self.methods)"))]
-#[x_kube(validation = unavailable("spec.priorityDispatch", "!has(self.priorityDispatch) || !self.priorityDispatch"))]
-#[x_kube(validation = unavailable("spec.maxQueuedWaitMinutes", "!has(self.maxQueuedWaitMinutes)"))]
-#[x_kube(validation = unavailable("spec.weight", "!has(self.weight)"))]
 pub struct BuildConcurrencyPolicySpec {
     /// How many builds of the namespace may run at once. Default: the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use image_factory_core::placement;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{KubeSchema, core::Duration};
 use schemars::JsonSchema;
@@ -25,6 +26,15 @@ pub struct Placement {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub selector: BTreeMap<String, String>,
+}
+
+impl Placement {
+    /// `None` where it asks for nothing.
+    pub fn into_core(self) -> Option<placement::Placement> {
+        let Self { name, zone, selector } = self;
+        let placement = placement::Placement { name, zone, selector };
+        (placement != placement::Placement::default()).then_some(placement)
+    }
 }
 
 /// When a failed build is tried again.

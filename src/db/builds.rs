@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use image_factory_core::{method::Method, reason::Reason, status::Status};
+use image_factory_core::{method::Method, placement::Placement, reason::Reason, status::Status};
 use jiff::Timestamp;
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
 use super::{Error, Result, transitions};
@@ -34,6 +34,8 @@ pub struct NewAttempt {
     pub inputs_hash: String,
     pub observed_rerun: Option<String>,
     pub priority: i32,
+    /// Which workers may take it; `None` for any.
+    pub placement: Option<Placement>,
     pub config: NewConfig,
     pub trigger: Trigger,
     /// A spec that is refused has its row too: null → queued → failed at once.
@@ -134,8 +136,8 @@ async fn insert(conn: &mut PgConnection, id: Uuid, new: &NewAttempt) -> Result<(
     sqlx::query!(
         "insert into builds (id, tenant_id, project_id, image_id, build_number, triggered_by_user_id, status,
              resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_rerun,
-             observed_generation, priority, queued_at)
-         values ($1, $2, $3, $4, $5, $6, 'queued', $7, $8, $9, $10, $11, $12, $13, $14, $15, now())",
+             observed_generation, priority, build_method, placement, queued_at)
+         values ($1, $2, $3, $4, $5, $6, 'queued', $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, now())",
         id,
         tenant,
         project.id,
@@ -150,7 +152,9 @@ async fn insert(conn: &mut PgConnection, id: Uuid, new: &NewAttempt) -> Result<(
         new.inputs_hash,
         new.observed_rerun,
         new.resource.generation,
-        new.priority
+        new.priority,
+        new.config.method.as_str(),
+        new.placement.as_ref().map(Json) as Option<Json<&Placement>>
     )
     .execute(&mut *conn)
     .await?;
@@ -246,6 +250,42 @@ async fn insert_config(conn: &mut PgConnection, build: Uuid, config: &NewConfig)
     Ok(())
 }
 
+/// What may change under a live attempt, and the `metadata.generation` that says so.
+#[derive(Clone, Debug)]
+pub struct Amendment {
+    pub priority: i32,
+    pub placement: Option<Placement>,
+    pub spec: Value,
+    pub generation: i64,
+}
+
+/// Has the live attempts of a Build go by a changed spec of the same inputs, and wakes the dispatcher.
+/// What was read before a newer change is left alone.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn amend(pool: &PgPool, resource_uid: &str, to: &Amendment) -> Result<()> {
+    sqlx::query!(
+        "with amended as (
+             update builds set priority = $2, placement = $3, observed_generation = $4
+             where resource_uid = $1 and status in ('queued', 'in_progress') and observed_generation < $4
+             returning id
+         ),
+         config as (
+             update build_configs set spec = $5 from amended where build_id = amended.id
+         )
+         select pg_notify('image_factory_status', '')::text as notified from amended",
+        resource_uid,
+        to.priority,
+        to.placement.as_ref().map(Json) as Option<Json<&Placement>>,
+        to.generation,
+        to.spec
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(())
+}
+
 /// The newest attempt of a Build's newest run: what the controller decides from, and what its
 /// status is a projection of.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -257,10 +297,15 @@ pub struct Newest {
     pub status: Status,
     pub inputs_hash: String,
     pub observed_rerun: Option<String>,
+    pub observed_generation: i64,
     pub queued_at: Timestamp,
     pub started_at: Option<Timestamp>,
     pub completed_at: Option<Timestamp>,
     pub cancel_requested: bool,
+    /// What its Pod waits for: reason and sentence.
+    pub pod_waits: Option<(String, String)>,
+    /// That was for too long.
+    pub pod_given_up: bool,
     pub job_created: bool,
     pub error_message: Option<String>,
     pub failure_reason: Option<String>,
@@ -269,8 +314,20 @@ pub struct Newest {
     pub worker: Option<String>,
     pub image: Option<PushedImage>,
     pub queue: Option<QueuePlace>,
-    /// The last lines of a failed attempt.
+    /// The last lines of the step that failed, or else of the log of a failed attempt.
     pub log_tail: Vec<String>,
+    pub steps: Option<Steps>,
+}
+
+/// How far an attempt's steps have come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// The one that failed, or else the newest that runs.
+    pub current: Option<String>,
+    pub done: i32,
+    /// Known so far.
+    pub total: i32,
+    pub cached: i32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -322,10 +379,13 @@ pub async fn newest_of(pool: &PgPool, resource_uids: &[String]) -> Result<HashMa
             status: status(&row.status)?,
             inputs_hash: row.inputs_hash,
             observed_rerun: row.observed_rerun,
+            observed_generation: row.observed_generation,
             queued_at: row.queued_at.to_jiff(),
             started_at: row.started_at.map(jiff_sqlx::Timestamp::to_jiff),
             completed_at: row.completed_at.map(jiff_sqlx::Timestamp::to_jiff),
             cancel_requested: row.cancel_requested_at.is_some(),
+            pod_waits: row.pod_waiting_reason.zip(row.pod_waiting_message),
+            pod_given_up: row.pod_given_up_at.is_some(),
             job_created: row.job_created_at.is_some(),
             error_message: row.error_message,
             failure_reason: row.failure_reason,
@@ -335,6 +395,12 @@ pub async fn newest_of(pool: &PgPool, resource_uids: &[String]) -> Result<HashMa
             image,
             queue,
             log_tail: row.log_tail.unwrap_or_default(),
+            steps: row.steps_total.map(|total| Steps {
+                current: row.step,
+                done: row.steps_done.and_then(|count| i32::try_from(count).ok()).unwrap_or_default(),
+                total,
+                cached: row.steps_cached.and_then(|count| i32::try_from(count).ok()).unwrap_or_default(),
+            }),
         };
         found.insert(row.resource_uid, newest);
     }

@@ -7,7 +7,7 @@ use jiff_sqlx::ToSqlx;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Error, Result};
+use super::{Error, Result, steps};
 use crate::{clock, failpoint};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,14 +36,46 @@ pub struct Cursor {
     pub capped: bool,
 }
 
-/// Stores lines and moves the cursor in one transaction. The lines take the numbers that end at
+/// Lines `after` < number ≤ `until` with their times, from the first on, at most `limit`.
+///
+/// # Errors
+/// When the query fails.
+pub async fn between(
+    pool: &PgPool,
+    build: Uuid,
+    after: i64,
+    until: i64,
+    limit: i64,
+) -> Result<Vec<(i64, Timestamp, String)>> {
+    let rows = sqlx::query!(
+        "select line_number, logged_at, log_content from build_logs
+         where build_id = $1 and line_number > $2 and line_number <= $3
+         order by line_number
+         limit $4",
+        build,
+        after,
+        until,
+        limit
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.line_number, row.logged_at.to_jiff(), row.log_content)).collect())
+}
+
+/// Stores lines with what they change of the steps, and moves the cursor, in one transaction. The lines take the numbers that end at
 /// `cursor.line_number`; a number already taken (another operator stored it) fails the whole. A
 /// cursor never goes back, and not on from its end.
 ///
 /// # Errors
 /// When a statement fails, and `Overtaken` when the stored cursor is ahead of this one; nothing is
 /// stored then.
-pub async fn append(pool: &PgPool, build: Uuid, lines: &[Line], cursor: &Cursor) -> Result<()> {
+pub async fn append(
+    pool: &PgPool,
+    build: Uuid,
+    lines: &[Line],
+    steps: &steps::Recorded,
+    cursor: &Cursor,
+) -> Result<()> {
     let mut tx = pool.begin().await?;
     if !lines.is_empty() {
         let first = cursor.line_number - i64::try_from(lines.len()).unwrap_or(i64::MAX) + 1;
@@ -79,6 +111,7 @@ pub async fn append(pool: &PgPool, build: Uuid, lines: &[Line], cursor: &Cursor)
     if moved.rows_affected() == 0 {
         return Err(Error::Overtaken);
     }
+    steps::record(&mut tx, build, steps).await?;
     failpoint::statement("log.before-commit")?;
     tx.commit().await?;
     failpoint::statement("log.after-commit")?;

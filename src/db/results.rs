@@ -9,7 +9,7 @@ use image_factory_core::{
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Result, images, transitions};
+use super::{Result, images, steps, transitions};
 use crate::{clock, failpoint};
 
 /// More is no measure: the limit of `build_metrics.compression_ratio`.
@@ -35,6 +35,7 @@ pub async fn finish(
     build: Uuid,
     outcome: &Outcome,
     measured: Measured,
+    steps: &steps::Recorded,
     source: Option<&SourceFacts>,
     job_ttl: Option<Duration>,
 ) -> Result<bool> {
@@ -92,6 +93,7 @@ pub async fn finish(
     )
     .execute(&mut *tx)
     .await?;
+    steps::record(&mut tx, build, steps).await?;
     failpoint::statement("finish.before-commit")?;
     tx.commit().await?;
     failpoint::statement("finish.after-commit")?;

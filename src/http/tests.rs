@@ -7,6 +7,7 @@ use axum::{
     http::{Method, Request, Response, StatusCode, header},
 };
 use http_body_util::BodyExt;
+use image_factory_core::patience::Patience;
 use kube::{
     Client,
     runtime::events::{Recorder, Reporter},
@@ -89,6 +90,7 @@ fn server() -> (Router, Questions, Health) {
         jobs: Arc::new(jobs::Settings::default()),
         metrics: Metrics::default(),
         health: Health::default(),
+        patience: Patience::default(),
         stored: broadcast::channel(1).0,
         log_bytes: 0,
     };

@@ -28,4 +28,5 @@ mod api_outages;
 mod database_outages;
 mod hops;
 mod leaders;
+mod long_logs;
 mod statements;

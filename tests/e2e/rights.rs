@@ -22,8 +22,10 @@ const OPERATOR: &str = "image-factory";
 const RIGHTS: [(&str, &str); 12] = [
     ("imagefactory.dev/builds", "get list watch patch"),
     ("imagefactory.dev/buildconcurrencypolicies", "get list watch patch"),
+    ("imagefactory.dev/buildworkers", "get list watch patch"),
     ("imagefactory.dev/builds/status", "patch"),
     ("imagefactory.dev/buildconcurrencypolicies/status", "patch"),
+    ("imagefactory.dev/buildworkers/status", "patch"),
     ("batch/jobs", "get list watch create patch delete"),
     ("/pods", "get list watch"),
     ("/pods/log", "get"),

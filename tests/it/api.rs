@@ -27,7 +27,7 @@ use image_factory::{
     jobs,
     runtime::{Context, health::Health, metrics::Metrics},
 };
-use image_factory_core::{loglevel::Level, reason::Reason};
+use image_factory_core::{loglevel::Level, patience::Patience, reason::Reason};
 use jiff::Timestamp;
 use kube::{
     Client,
@@ -100,6 +100,7 @@ impl Api {
             jobs: Arc::new(jobs::Settings::default()),
             metrics: Metrics::default(),
             health: Health::default(),
+            patience: Patience::default(),
             stored: broadcast::channel(16).0,
             log_bytes: 0,
         };

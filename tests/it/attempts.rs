@@ -5,7 +5,9 @@ use std::time::Duration;
 use image_factory::db::{
     builds::{NewAttempt, NewConfig, Resource, Trigger, enqueue},
     results::{self, Measured},
-    settings, workers,
+    settings,
+    steps::Recorded,
+    workers,
 };
 use image_factory_core::{
     inspection::{ImageFacts, Inspection, LayerFacts, ManifestKind},
@@ -36,6 +38,7 @@ pub fn attempt(tenant: &str, name: &str) -> NewAttempt {
         inputs_hash: "v1:blue".to_owned(),
         observed_rerun: None,
         priority: 0,
+        placement: None,
         config: NewConfig {
             method: Method::Container,
             dockerfile: Some("FROM scratch".to_owned()),
@@ -75,7 +78,7 @@ pub async fn limits(pool: &PgPool, worker: i32, tenant: i32) {
     pool.set_connect_options((*pool.connect_options()).clone().options([("jit", "off")]));
     sqlx::query("set jit = off").execute(pool).await.expect("jit can be turned off");
     settings::declare(pool, tenant).await.expect("the default can be declared");
-    workers::declare_built_in(pool, worker).await.expect("the worker can be declared");
+    workers::beat(pool, worker).await.expect("the worker can be declared");
 }
 
 pub fn success(reference: &str) -> Outcome {
@@ -108,7 +111,9 @@ pub fn failure(reason: Reason) -> Outcome {
 /// Ends a running attempt; `false` where it had ended before.
 pub async fn finish(pool: &PgPool, id: Uuid, outcome: &Outcome) -> bool {
     let measured = Measured { execution: Some(5), push: Some(2), ..Measured::default() };
-    results::finish(pool, id, outcome, measured, None, Some(Duration::from_mins(1))).await.expect("it can be finished")
+    results::finish(pool, id, outcome, measured, &Recorded::default(), None, Some(Duration::from_mins(1)))
+        .await
+        .expect("it can be finished")
 }
 
 /// A build's row, whole.

@@ -8,7 +8,7 @@ use image_factory::db::{
     policies::{self, Policy},
     queue::claim,
 };
-use image_factory_core::reason::Reason;
+use image_factory_core::{method::Method, placement::Placement, reason::Reason};
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -54,6 +54,14 @@ const WATCHDOG: &str = "
             from builds b join build_workers w on w.id = b.worker_id
             where b.status = 'in_progress' group by w.id
             union all
+            select 'project ' || b.project_id, count(*), min(p.max_concurrent_per_project)
+            from builds b join build_concurrency_policies p on p.tenant_id = b.tenant_id
+            where b.status = 'in_progress' and p.max_concurrent_per_project is not null group by b.project_id
+            union all
+            select 'kaniko ' || b.tenant_id, count(*), min(p.kaniko_max_concurrent)
+            from builds b join build_concurrency_policies p on p.tenant_id = b.tenant_id
+            where b.status = 'in_progress' and b.build_method = 'kaniko' and p.kaniko_max_concurrent is not null group by b.tenant_id
+            union all
             select 'Build ' || resource_uid, count(*), 1
             from builds where status = 'in_progress' group by resource_uid
         ),
@@ -67,6 +75,10 @@ const WATCHDOG: &str = "
             select format('a worker of tenant %s runs a build of %s', w.tenant_id, b.tenant_id)
             from builds b join build_workers w on w.id = b.worker_id
             where b.status = 'in_progress' and w.tenant_id <> b.tenant_id
+            union all
+            select format('worker %s runs a build that asks for %s', w.worker_name, b.placement)
+            from builds b join build_workers w on w.id = b.worker_id
+            where b.status = 'in_progress' and b.placement ->> 'zone' <> w.zone
         ) found;
         if broken is not null then
             raise exception '%', broken;
@@ -85,7 +97,15 @@ async fn set_up(pool: &PgPool, dice: &mut Dice) -> sqlx::Result<()> {
     for tenant in 0..TENANTS {
         let name = format!("tenant-{tenant}");
         for build in 0..BUILDS {
-            queued(pool, &attempt(&name, &format!("wall-{build}"))).await;
+            let mut wall = attempt(&name, &format!("wall-{build}"));
+            wall.project = format!("paint-{}", dice.below(2));
+            wall.priority = i32::try_from(dice.below(5)).expect("a small number");
+            if dice.below(2) == 0 {
+                wall.config.method = Method::Kaniko;
+            }
+            wall.placement =
+                (dice.below(4) == 0).then(|| Placement { zone: Some("near".to_owned()), ..Placement::default() });
+            queued(pool, &wall).await;
         }
         if dice.below(3) > 0 {
             let limit = i32::try_from(1 + dice.below(4)).expect("a small number");
@@ -93,6 +113,11 @@ async fn set_up(pool: &PgPool, dice: &mut Dice) -> sqlx::Result<()> {
                 tenant_uid: format!("uid-{name}"),
                 tenant_name: name,
                 max_concurrent_builds: (dice.below(5) > 0).then_some(limit),
+                max_concurrent_per_project: (dice.below(3) == 0).then_some(2),
+                max_concurrent_by_method: (dice.below(3) == 0).then_some((Method::Kaniko, 1)).into_iter().collect(),
+                weight: 1 + i32::try_from(dice.below(3)).expect("a small number"),
+                priority_dispatch: dice.below(2) == 0,
+                ..Policy::default()
             });
         }
     }
@@ -102,13 +127,20 @@ async fn set_up(pool: &PgPool, dice: &mut Dice) -> sqlx::Result<()> {
         tenant_uid: "uid-tenant-7".to_owned(),
         tenant_name: "tenant-7".to_owned(),
         max_concurrent_builds: Some(0),
+        weight: 1,
+        ..Policy::default()
     });
     policies::declare(pool, &declared).await.expect("policies can be declared");
     sqlx::raw_sql(
-        "insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status)
-         select gen_random_uuid(), id, 'own', 'kubernetes', 2, 'healthy' from tenants where name in ('tenant-1', 'tenant-2');
-         insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status)
-         select gen_random_uuid(), id, 'away', 'kubernetes', 5, 'offline' from tenants where name = 'tenant-3';",
+        "insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status, declared, zone)
+         select gen_random_uuid(), id, 'own', 'kubernetes', 2, 'healthy', true, 'near' from tenants where name in ('tenant-1', 'tenant-2');
+         insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status, declared)
+         select gen_random_uuid(), id, 'away', 'kubernetes', 5, 'offline', true from tenants where name = 'tenant-1';
+         insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status, declared, zone)
+         select gen_random_uuid(), null, name, 'kubernetes', most, 'healthy', true, 'near'
+         from (values ('near', 3)) as w (name, most);
+         insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status, declared, methods)
+         select gen_random_uuid(), null, 'kaniko', 'kubernetes', 4, 'healthy', true, '{kaniko}';",
     )
     .execute(pool)
     .await?;
@@ -243,6 +275,8 @@ async fn a_policy_that_is_taken_back_leaves_the_operators_default(pool: PgPool) 
         tenant_uid: "uid-green".to_owned(),
         tenant_name: "green".to_owned(),
         max_concurrent_builds: Some(most),
+        weight: 1,
+        ..Policy::default()
     };
     policies::declare(&pool, &[policy(1)]).await.expect("no error");
     assert_eq!(claim(&pool).await.expect("no error").len(), 1);

@@ -19,6 +19,7 @@ use image_factory::{
     jobs,
     runtime::{Context, health::Health, metrics::Metrics},
 };
+use image_factory_core::patience::Patience;
 use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -87,6 +88,7 @@ impl Cluster {
             metrics: Metrics::default(),
             health: Health::default(),
             stored: tokio::sync::broadcast::channel(16).0,
+            patience: Patience::default(),
             log_bytes: 1_000,
         }
     }

@@ -15,5 +15,7 @@ mod log_lines;
 mod reconcile;
 mod retention;
 mod schema;
+mod steps;
 mod transitions;
 mod verify;
+mod workers;

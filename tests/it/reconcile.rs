@@ -10,6 +10,7 @@ use image_factory::{
     jobs::Settings,
     runtime::{Context, health::Health, metrics::Metrics},
 };
+use image_factory_core::patience::Patience;
 use kube::runtime::{
     controller::Action,
     events::{Recorder, Reporter},
@@ -44,6 +45,7 @@ impl Fixture {
             metrics: Metrics::default(),
             health: Health::default(),
             stored: tokio::sync::broadcast::channel(1).0,
+            patience: Patience::default(),
             log_bytes: 0,
         };
         let controlled = Arc::new(Controlled::new(context));
@@ -250,4 +252,20 @@ async fn until(mut reached: impl AsyncFnMut() -> Option<()>) {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(30), asked_again).await.expect("it is reached in time");
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_build_that_waits_goes_by_its_new_priority_and_placement_without_a_new_run(pool: PgPool) {
+    let fixture = Fixture::new(&pool);
+    fixture.applied(&build(1, &json!({}))).await;
+    fixture.applied(&build(2, &json!({"priority": 7, "worker": {"zone": "hill"}, "timeout": "9m"}))).await;
+    let rows = fixture.rows().await;
+    assert_eq!(rows.len(), 1);
+    assert_eq!(
+        (&rows[0]["priority"], &rows[0]["placement"], &rows[0]["spec"]["timeout"]),
+        (&json!(7), &json!({"zone": "hill"}), &json!("540s"))
+    );
+    // An operator whose API server is behind.
+    fixture.applied(&build(1, &json!({}))).await;
+    assert_eq!(fixture.rows().await[0]["priority"], 7);
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use image_factory::db::{
     builds::NewAttempt,
     queue::claim,
-    results::{self, Durations},
+    results::{self, Measured},
+    steps::Recorded,
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -19,7 +20,9 @@ async fn built(pool: &PgPool, name: &str, retention: Value) {
     let id = queued(pool, &attempt).await;
     claim(pool).await.expect("it can be claimed");
     let outcome = success(&format!("registry.test/green/{name}:1"));
-    let ended = results::finish(pool, id, &outcome, Durations::default(), None, Some(Duration::ZERO)).await;
+    let ended =
+        results::finish(pool, id, &outcome, Measured::default(), &Recorded::default(), None, Some(Duration::ZERO))
+            .await;
     assert!(ended.expect("it can be finished"));
 }
 

@@ -10,6 +10,7 @@ use image_factory::{
         logs::{self, Cursor, Line},
         queue,
         results::{self, Measured},
+        steps::Recorded,
     },
     verify::{self, Finding},
 };
@@ -33,13 +34,17 @@ async fn succeed(pool: &PgPool, build: Uuid) {
         finished: true,
         ..Cursor::default()
     };
-    logs::append(pool, build, &[line("source")], &cursor("prepare", 1)).await.expect("stores");
-    logs::append(pool, build, &[line("one"), line("two")], &cursor("build", 3)).await.expect("stores");
+    logs::append(pool, build, &[line("source")], &Recorded::default(), &cursor("prepare", 1)).await.expect("stores");
+    logs::append(pool, build, &[line("one"), line("two")], &Recorded::default(), &cursor("build", 3))
+        .await
+        .expect("stores");
     assert!(finish(pool, build, &success("registry.test/a:1"), Some(Duration::from_mins(10))).await);
 }
 
 async fn finish(pool: &PgPool, build: Uuid, outcome: &Outcome, job_ttl: Option<Duration>) -> bool {
-    results::finish(pool, build, outcome, Measured::default(), None, job_ttl).await.expect("finishes")
+    results::finish(pool, build, outcome, Measured::default(), &Recorded::default(), None, job_ttl)
+        .await
+        .expect("finishes")
 }
 
 /// Two tenants. Of green: `done` succeeded, `twice` was overtaken in the queue by its second run,

@@ -20,7 +20,7 @@ pub use self::record::{Change, Progress, Step, StepError, StepStatus};
 use crate::{
     loglevel::{Level, without_ansi},
     method::Method,
-    pod::MAX_LINE_BYTES,
+    pod::{GOES_ON, MAX_LINE_BYTES},
 };
 
 /// One line of the container `build`.
@@ -32,7 +32,7 @@ pub struct Line<'a> {
     pub text: &'a str,
 }
 
-/// A line at least this long may have been cut: not inside a character, and without its `\r`.
+/// A line that was cut is at least this long, its mark included: no character is cut.
 const CUT_BYTES: usize = MAX_LINE_BYTES - 4;
 
 /// How the build ended, for the steps that still ran then.
@@ -53,6 +53,7 @@ pub struct Steps {
     last: Option<Timestamp>,
     /// The last line was cut: the next is its rest.
     cut: bool,
+    cut_off: bool,
 }
 
 #[derive(Debug)]
@@ -73,14 +74,14 @@ impl Steps {
             Method::Paketo => Parser::Lifecycle(lifecycle::Lifecycle::default()),
             Method::Packer => Parser::Packer(packer::Packer::default()),
         };
-        Self { parser, record: Record::default(), last: None, cut: false }
+        Self { parser, record: Record::default(), last: None, cut: false, cut_off: false }
     }
 
     /// Reads the next line.
     pub fn read(&mut self, line: Line<'_>) {
         self.last = Some(line.at);
         // How a rest begins is up to whoever printed it.
-        if std::mem::replace(&mut self.cut, line.text.len() >= CUT_BYTES) {
+        if std::mem::replace(&mut self.cut, line.text.len() >= CUT_BYTES && line.text.ends_with(GOES_ON)) {
             self.record.go_on(line.text);
             return;
         }
@@ -99,9 +100,20 @@ impl Steps {
         }
     }
 
+    /// The log was cut off here: how its last steps ended is not known from it.
+    pub fn cut_off(&mut self) {
+        self.cut_off = true;
+    }
+
     /// The build has ended, and its log with it.
     pub fn end(&mut self, end: End<'_>) {
-        self.record.end(end, self.last);
+        if self.cut_off {
+            // Whether these are the steps that failed, and when they ended, nobody knows.
+            let end = if matches!(end, End::Success) { end } else { End::Cancelled };
+            self.record.end(end, None);
+        } else {
+            self.record.end(end, self.last);
+        }
     }
 
     /// The steps that changed since this was last asked. The output of an ended step is given once

@@ -16,7 +16,7 @@ use super::{
     text,
 };
 use crate::{
-    crd::{Build, BuildSpec},
+    crd::{Build, BuildSpec, execution::Placement},
     db::builds::{self, NewAttempt, NewConfig, Newest, Resource, Trigger},
 };
 
@@ -32,6 +32,16 @@ pub async fn apply(
         Plan::Nothing => return Ok(newest),
         Plan::Cancel => {
             builds::request_cancel(pool, &uid, Reason::Cancelled, "spec.cancel is true").await?;
+        }
+        Plan::Amend => {
+            let spec = storable(&live.build)?;
+            let amended = builds::Amendment {
+                priority: spec.priority,
+                placement: spec.worker.clone().and_then(Placement::into_core),
+                spec: serde_json::to_value(&spec)?,
+                generation: live.build.metadata.generation.unwrap_or_default(),
+            };
+            builds::amend(pool, &uid, &amended).await?;
         }
         Plan::NewRun { run } => {
             let attempt = new_attempt(live, newest.as_ref(), run, refused)?;
@@ -56,7 +66,7 @@ fn new_attempt(
 ) -> Result<NewAttempt, serde_json::Error> {
     // The hash is of the spec as it is written, or one with text that no row holds would run for ever.
     let desired = Desired::of(build)?;
-    let spec: BuildSpec = serde_json::from_value(text::storable_json(serde_json::to_value(&build.spec)?))?;
+    let spec = storable(build)?;
     let output = Reference::new(&spec.output.image);
     Ok(NewAttempt {
         tenant_uid: namespace.uid.clone(),
@@ -75,10 +85,16 @@ fn new_attempt(
         // A value that was taken away is remembered: to put it back is no change either.
         observed_rerun: desired.rerun.or_else(|| newest?.observed_rerun.clone()),
         priority: spec.priority,
+        placement: spec.worker.clone().and_then(Placement::into_core),
         config: config(&spec)?,
         trigger: Trigger { kind: "manual", source: field_manager(build), user: None },
         refused,
     })
+}
+
+/// The spec as a row can hold it.
+fn storable(build: &Build) -> Result<BuildSpec, serde_json::Error> {
+    serde_json::from_value(text::storable_json(serde_json::to_value(&build.spec)?))
 }
 
 fn config(spec: &BuildSpec) -> Result<NewConfig, serde_json::Error> {

@@ -15,6 +15,8 @@ pub struct Desired {
     pub inputs_hash: String,
     pub rerun: Option<String>,
     pub cancel: bool,
+    /// Of the spec.
+    pub generation: i64,
 }
 
 impl Desired {
@@ -26,6 +28,7 @@ impl Desired {
             // As a row would hold it, or it would differ from its row for ever.
             rerun: build.annotations().get(RERUN).map(|rerun| text::storable(rerun)),
             cancel: build.spec.cancel,
+            generation: build.metadata.generation.unwrap_or_default(),
         })
     }
 }
@@ -38,6 +41,8 @@ pub enum Plan {
     },
     /// Ask the newest run to stop.
     Cancel,
+    /// What is no input has changed (priority, worker, retries, retention): the live attempt goes by it.
+    Amend,
     Nothing,
 }
 
@@ -49,7 +54,11 @@ pub fn plan(desired: &Desired, newest: Option<&Newest>) -> Plan {
         let live = !newest.status.is_terminal() && !newest.cancel_requested;
         return if live { Plan::Cancel } else { Plan::Nothing };
     }
-    if asks_for_more(desired, newest) { Plan::NewRun { run: newest.run + 1 } } else { Plan::Nothing }
+    if asks_for_more(desired, newest) {
+        return Plan::NewRun { run: newest.run + 1 };
+    }
+    let behind = newest.observed_generation < desired.generation;
+    if behind && !newest.status.is_terminal() { Plan::Amend } else { Plan::Nothing }
 }
 
 /// Whether `cancel` is all that keeps a new run from being made.
@@ -69,7 +78,7 @@ mod tests {
     use super::*;
 
     fn desired(hash: &str, rerun: Option<&str>, cancel: bool) -> Desired {
-        Desired { inputs_hash: hash.to_owned(), rerun: rerun.map(str::to_owned), cancel }
+        Desired { inputs_hash: hash.to_owned(), rerun: rerun.map(str::to_owned), cancel, generation: 2 }
     }
 
     fn newest(status: Status, rerun: Option<&str>, cancel_requested: bool) -> Newest {
@@ -79,6 +88,7 @@ mod tests {
             inputs_hash: "same".to_owned(),
             observed_rerun: rerun.map(str::to_owned),
             cancel_requested,
+            observed_generation: 2,
             ..Newest::default()
         }
     }
@@ -115,6 +125,21 @@ mod tests {
             (desired("other", None, true), Some(newest(Status::InProgress, None, false)), Plan::Cancel),
         ] {
             assert_eq!(plan(&desired, newest.as_ref()), expected, "{desired:?} {newest:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_that_is_no_input_reaches_a_live_attempt_and_no_other() {
+        let later = |cancel| Desired { generation: 3, ..desired("same", None, cancel) };
+        for (desired, status, expected) in [
+            (later(false), Status::Queued, Plan::Amend),
+            (later(false), Status::InProgress, Plan::Amend),
+            (later(false), Status::Failed, Plan::Nothing),
+            (later(true), Status::Queued, Plan::Cancel),
+            (desired("same", None, false), Status::Queued, Plan::Nothing),
+            (Desired { generation: 1, ..desired("same", None, false) }, Status::Queued, Plan::Nothing),
+        ] {
+            assert_eq!(plan(&desired, Some(&newest(status, None, false))), expected, "{desired:?} {status}");
         }
     }
 

@@ -10,16 +10,18 @@ use kube::{
     Resource, ResourceExt,
     runtime::events::{Event, EventType},
 };
+use tokio::time::Instant;
 
 use super::{
     Error,
+    pace::Pace,
     plan::is_held_back,
     watched::{Guarded, Watched},
 };
 use crate::{
     crd::{
         Build, BuildStatus,
-        build_status::{FailureStatus, ImageStatus, Phase, QueueStatus},
+        build_status::{FailureStatus, ImageStatus, Phase, QueueStatus, StepStatus},
     },
     db::builds::Newest,
     failpoint, kube_ext,
@@ -30,14 +32,19 @@ use crate::{
 const MESSAGE_BYTES: usize = 2_048;
 /// Longest line of `status.failure.logTail` in bytes: a status is no place for a log.
 const TAIL_BYTES: usize = 512;
+/// Longest name of `status.step.current` in bytes.
+const STEP_BYTES: usize = 256;
 /// Longest note of an Event in bytes, as the API server has it.
 const NOTE_BYTES: usize = 1_024;
 
 /// Patches the status and publishes an Event, each only where something has changed.
-pub async fn report(context: &Context, build: &Watched, newest: Option<&Newest>) -> Result<(), Error> {
+pub async fn report(context: &Context, pace: &Pace, build: &Watched, newest: Option<&Newest>) -> Result<(), Error> {
     let Some(status) = status(build, newest) else { return Ok(()) };
     let before = build.told.as_ref();
     if before.is_some_and(|before| before.says(&status)) {
+        return Ok(());
+    }
+    if before.is_some_and(|before| before.says_but_for_steps(&status)) && !pace.allows(build, Instant::now()) {
         return Ok(());
     }
     failpoint::request("report.before-patch")?;
@@ -108,7 +115,12 @@ fn projection(build: &Watched, newest: &Newest) -> BuildStatus {
         queued_at: Some(newest.queued_at),
         started_at: newest.started_at,
         completed_at: newest.completed_at,
-        step: None,
+        step: newest.steps.as_ref().map(|steps| StepStatus {
+            current: steps.current.as_deref().map(|name| shortened(name, STEP_BYTES)),
+            done: steps.done,
+            total: steps.total,
+            cached: steps.cached,
+        }),
         image: newest.image.as_ref().map(|image| ImageStatus {
             reference: image.reference.clone(),
             digest: image.digest.clone(),
@@ -159,6 +171,11 @@ fn wording(newest: &Newest) -> (Option<String>, String) {
         },
         Status::InProgress if newest.cancel_requested => {
             (Some("Cancelling".to_owned()), "the run is being stopped".to_owned())
+        }
+        Status::InProgress if newest.pod_waits.is_some() => {
+            let (reason, sentence) = newest.pod_waits.clone().unwrap_or_default();
+            let sentence = if newest.pod_given_up { format!("the run is being stopped: {sentence}") } else { sentence };
+            (Some(reason), sentence)
         }
         Status::InProgress => (None, format!("the build runs on worker {}", newest.worker.as_deref().unwrap_or("?"))),
         Status::Success => {

@@ -24,6 +24,8 @@ pub struct Told {
     whole: u64,
     /// The same without the place in the queue and the words of the conditions, which name it.
     still: u64,
+    /// Hash of the status without how far the build has come.
+    but_for_steps: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,7 @@ impl Told {
             queue: status.queue.as_ref().map(place),
             whole: hash(status),
             still: hash(&still),
+            but_for_steps: hash(&BuildStatus { step: None, ..status.clone() }),
         }
     }
 
@@ -59,6 +62,11 @@ impl Told {
         let near = was.position.min(is.position).is_none_or(|place| place <= TOLD_PLACES);
         let moved = was.position != is.position && near;
         !moved && was.waiting_for == is.waiting_for && self.still == now.still
+    }
+
+    /// Whether it says the same but for how far the build has come.
+    pub fn says_but_for_steps(&self, status: &BuildStatus) -> bool {
+        self.but_for_steps == Self::of(status).but_for_steps
     }
 
     /// Whether it says of the newest attempt where that stands, `phase`. Of the same attempt without a

@@ -1,5 +1,5 @@
 -- One row a Build, which tells its whole status. The place in the queue and the tail of the log are looked
--- up only for an attempt that waits or has failed.
+-- up only for an attempt that waits or has failed. The tail is that of the step that failed, where one did.
 select
     b.resource_uid,
     b.id,
@@ -9,11 +9,15 @@ select
     b.status,
     b.inputs_hash,
     b.observed_rerun,
+    b.observed_generation,
     b.queued_at,
     b.started_at,
     b.completed_at,
     b.cancel_requested_at,
     b.job_created_at,
+    b.pod_waiting_reason,
+    b.pod_waiting_message,
+    b.pod_given_up_at,
     b.error_message,
     r.failure_reason as "failure_reason?",
     r.failure_stage as "failure_stage?",
@@ -25,7 +29,18 @@ select
     q.position as "position?",
     q.waiting_for as "waiting_for?",
     q.message as "waiting_message?",
-    case b.status when 'failed' then array(
+    b.steps_total,
+    s.done as "steps_done?",
+    s.cached as "steps_cached?",
+    s.current as "step?",
+    case b.status when 'failed' then coalesce((
+        select printed.lines[greatest(cardinality(printed.lines) - 9, 1):]
+        from build_steps f,
+            lateral (select string_to_array(nullif(concat_ws(E'\n', f.stdout, f.stderr), ''), E'\n') as lines) printed
+        where f.build_id = b.id and f.status = 'failed'
+        order by f.step_number
+        limit 1
+    ), array(
         select tail.log_content
         from (
             select l.log_content, l.line_number
@@ -35,7 +50,7 @@ select
             limit 10
         ) tail
         order by tail.line_number
-    ) end as log_tail
+    )) end as log_tail
 from unnest($1::text[]) as asked (resource_uid)
 cross join lateral (
     select *
@@ -48,6 +63,17 @@ left join build_results r on r.build_id = b.id
 left join build_artifacts a on a.build_id = b.id and a.artifact_type = 'docker_image'
     and a.artifact_name = r.output_image_url
 left join build_workers w on w.id = b.worker_id
+left join lateral (
+    select count(*) filter (where n.status not in ('pending', 'running')) as done,
+           count(*) filter (where n.cached) as cached,
+           -- The first that failed, or the newest that runs.
+           coalesce(
+               (array_agg(n.step_name order by n.step_number) filter (where n.status = 'failed'))[1],
+               (array_agg(n.step_name order by n.step_number desc) filter (where n.status = 'running'))[1]
+           ) as current
+    from build_steps n
+    where n.build_id = b.id
+) s on b.steps_total is not null
 left join lateral (
     select v.position, v.waiting_for, v.message
     from build_queue v

@@ -62,9 +62,9 @@ async fn write(executor: impl sqlx::Executor<'_, Database = Postgres>, number: u
         "with clock as (select (date_trunc('day', now(), 'UTC') - interval '2 days') as midnight, md5('run' || $1::text)::uuid as id),
          written as (
              insert into builds (id, tenant_id, project_id, build_number, status, queued_at, started_at, completed_at, worker_id,
-                 resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_generation)
+                 resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_generation, build_method)
              select id, md5($2)::uuid, md5($2)::uuid, $1, $4, midnight + make_interval(secs => $5), midnight + make_interval(secs => $6),
-                 midnight + make_interval(secs => $7), md5('everyone')::uuid, $2, 'b', 'uid' || $1::text, 1, 1, 'h', 1 from clock
+                 midnight + make_interval(secs => $7), md5('everyone')::uuid, $2, 'b', 'uid' || $1::text, 1, 1, 'h', 1, $3 from clock
              on conflict (id) do update set status = excluded.status, completed_at = excluded.completed_at
          ),
          configured as (insert into build_configs (id, build_id, build_method, spec) select id, id, $3, '{}' from clock on conflict do nothing)
@@ -284,9 +284,9 @@ async fn long_history(pool: &PgPool) -> sqlx::Result<()> {
     two_tenants(pool).await?;
     sqlx::raw_sql(
         "insert into builds (id, tenant_id, project_id, build_number, status, queued_at, started_at, completed_at, worker_id,
-             resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_generation)
+             resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_generation, build_method)
          select md5('b' || n)::uuid, md5('green')::uuid, md5('green')::uuid, n, 'success', at, at, at + interval '5 minutes',
-             md5('everyone')::uuid, 'green', 'b', 'uid' || n, 1, 1, 'h', 1
+             md5('everyone')::uuid, 'green', 'b', 'uid' || n, 1, 1, 'h', 1, 'container'
          from generate_series(1, 20000) n, lateral (select now() - make_interval(mins => 28 * n) as at) times;
          insert into build_configs (id, build_id, build_method, spec) select id, id, 'container', '{}' from builds;
          insert into build_results (id, build_id, project_id, status, total_duration_milliseconds, queue_wait_milliseconds, counted_at)

@@ -111,11 +111,25 @@ async fn the_first_thing_that_holds_a_build_back_is_told_with_its_numbers(pool: 
     change(&pool, "update build_concurrency_policies set max_concurrent_builds = 0").await?;
     assert_eq!(held_back(&pool, new).await?, because("TenantLimit", "tenant green runs 1 of 0 builds"));
 
-    change(&pool, "update build_workers set status = 'offline' where worker_name = 'everyone'").await?;
-    assert_eq!(held_back(&pool, new).await?, because("WorkersOffline", "every worker that fits is offline (2)"));
+    change(&pool, "update build_concurrency_policies set max_concurrent_builds = 2, max_concurrent_per_project = 1, container_max_concurrent = 1").await?;
+    assert_eq!(held_back(&pool, new).await?, because("ProjectLimit", "project paint runs 1 of 1 builds"));
+    change(&pool, "update build_concurrency_policies set max_concurrent_per_project = null").await?;
+    assert_eq!(
+        held_back(&pool, new).await?,
+        because("MethodLimit", "tenant green runs 1 of 1 builds of method container")
+    );
 
-    change(&pool, "update build_configs set spec = '{\"worker\": {\"name\": \"gpu-1\"}}'").await?;
-    assert_eq!(held_back(&pool, new).await?, because("NoMatchingWorker", "no worker fits {\"name\": \"gpu-1\"}"));
+    change(&pool, "update build_workers set status = 'offline' where worker_name = 'everyone'").await?;
+    assert_eq!(
+        held_back(&pool, new).await?,
+        because("WorkersOffline", "of the workers that fit none takes builds: everyone is offline, own is offline")
+    );
+
+    change(&pool, "update builds set placement = '{\"name\": \"gpu-1\"}' where status = 'queued'").await?;
+    assert_eq!(
+        held_back(&pool, new).await?,
+        because("NoMatchingWorker", "no worker takes builds of method container that ask for {\"name\": \"gpu-1\"}")
+    );
 
     change(&pool, "update builds set not_before = '2999-01-01T00:00:00Z' where status = 'queued'").await?;
     assert_eq!(held_back(&pool, new).await?, because("BackingOff", "not before 2999-01-01T00:00:00Z"));
@@ -137,7 +151,6 @@ async fn a_worker_fits_by_tenant_name_zone_and_labels(pool: PgPool) -> sqlx::Res
     change(&pool, "update build_workers set worker_name = 'amber-only' where id = md5('amber')::uuid").await?;
     for (placement, fits) in [
         ("{}", true),
-        (r#"{"name": null, "zone": null, "selector": null}"#, true),
         (r#"{"name": "own"}"#, true),
         (r#"{"name": "amber-only"}"#, false),
         (r#"{"zone": "north", "selector": {"gpu": "true", "memory": "32gb"}}"#, true),
@@ -146,7 +159,7 @@ async fn a_worker_fits_by_tenant_name_zone_and_labels(pool: PgPool) -> sqlx::Res
         (r#"{"selector": {"gpu": "false"}}"#, false),
         (r#"{"selector": {"gpu": "true", "disk": "fast"}}"#, false),
     ] {
-        sqlx::query("update build_configs set spec = jsonb_build_object('worker', $1::jsonb)")
+        sqlx::query("update builds set placement = $1::jsonb where status = 'queued'")
             .bind(placement)
             .execute(&pool)
             .await?;
@@ -171,15 +184,15 @@ async fn the_queue_is_open_to_everyone_and_the_settings_are_one_row(pool: PgPool
 async fn many_builds(pool: &PgPool) -> sqlx::Result<()> {
     two_tenants(pool).await?;
     sqlx::raw_sql(
-        "insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status)
-             select md5('w' || n)::uuid, null, 'w' || n, 'kubernetes', 20, 'busy' from generate_series(0, 19) n;
+        "insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status, declared)
+             select md5('w' || n)::uuid, null, 'w' || n, 'kubernetes', 20, 'busy', true from generate_series(0, 19) n;
          insert into builds (id, tenant_id, project_id, build_number, status, started_at, completed_at, cleanup_due_at, worker_id, resource_namespace,
-             resource_name, resource_uid, run, attempt, inputs_hash, observed_generation, priority, queued_at)
+             resource_name, resource_uid, run, attempt, inputs_hash, observed_generation, priority, build_method, queued_at)
          select gen_random_uuid(), t.id, t.id, n, s.status, case when s.status <> 'queued' then now() end,
              case when s.status = 'success' then now() - make_interval(secs => n) end,
              case when s.status = 'success' then now() - make_interval(secs => n) end,
              case when s.status <> 'queued' then md5('w' || n % 20)::uuid end,
-             t.name, 'b', t.name || n, 1, 1, 'h', 1, n % 3, now() - make_interval(secs => n)
+             t.name, 'b', t.name || n, 1, 1, 'h', 1, n % 3, 'container', now() - make_interval(secs => n)
          from tenants t, generate_series(1, 600) n, lateral (select (array['queued', 'in_progress', 'success'])[1 + n / 201] as status) s;
          insert into build_configs (id, build_id, build_method, spec) select id, id, 'container', '{}' from builds;
          analyze builds; analyze build_configs;",
@@ -194,16 +207,24 @@ async fn many_builds(pool: &PgPool) -> sqlx::Result<()> {
 async fn each_index_of_builds_serves_the_query_it_names(pool: PgPool) -> sqlx::Result<()> {
     let cases = [
         (
-            "builds_queue_priority_idx",
-            "explain select id from builds where tenant_id = md5('green')::uuid and status = 'queued' order by priority desc, queued_at, id limit 10",
+            "builds_group_priority_idx",
+            "explain select id from builds where tenant_id = md5('green')::uuid and queue_group = md5('g')::uuid and status = 'queued' order by priority desc, queued_at, id limit 10",
+        ),
+        (
+            "builds_group_fifo_idx",
+            "explain select id from builds where tenant_id = md5('green')::uuid and queue_group = md5('g')::uuid and status = 'queued' order by queued_at, id limit 10",
         ),
         (
             "builds_queue_fifo_idx",
             "explain select id from builds where tenant_id = md5('green')::uuid and status = 'queued' order by queued_at, id limit 10",
         ),
         (
-            "builds_running_by_tenant_idx",
-            "explain select count(*) from builds where tenant_id = md5('green')::uuid and status = 'in_progress'",
+            "builds_running_idx",
+            "explain select tenant_id, project_id, build_method, worker_id, count(*) from builds where status = 'in_progress' group by 1, 2, 3, 4",
+        ),
+        (
+            "builds_image_last_success_idx",
+            "explain select worker_id from builds where image_id = md5('green')::uuid and status = 'success' order by completed_at desc limit 1",
         ),
         (
             "builds_running_by_worker_idx",
@@ -245,9 +266,52 @@ async fn the_place_of_one_build_costs_only_its_tenants_queue(pool: PgPool) -> sq
     .await?
     .join("\n");
     assert_eq!(plan.matches("WindowAgg").count(), 1, "the order between tenants is not worked out:\n{plan}");
-    let queue_scan = plan.split("builds_queue_").nth(1).unwrap_or_default();
-    let condition = queue_scan.lines().nth(1).unwrap_or_default();
-    assert!(condition.contains("Index Cond: (tenant_id ="), "the whole queue is read:\n{plan}");
+    let scans = || plan.split(" on builds b").skip(1).map(|scan| scan.lines().nth(1).unwrap_or_default());
+    assert!(
+        scans().any(|condition| condition.contains("Cond: (") && condition.contains("tenant_id =")),
+        "the whole queue is read:\n{plan}"
+    );
     assert!(!plan.contains("Seq Scan on builds"), "{plan}");
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn the_built_in_worker_takes_what_no_declared_worker_fits(pool: PgPool) -> sqlx::Result<()> {
+    two_tenants(&pool).await?;
+    queued(&pool, "green", "one", 0, 0).await?;
+    change(&pool, "insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status) values (gen_random_uuid(), null, 'cluster', 'kubernetes', 1, 'healthy')").await?;
+    change(&pool, "update build_workers set cordoned = true where worker_name = 'everyone'").await?;
+    let away = "of the workers that fit none takes builds: everyone is cordoned, own is offline";
+    assert_eq!(held_back(&pool, "green/one").await?, because("WorkersOffline", away));
+    change(&pool, "update build_workers set methods = '{kaniko}' where declared").await?;
+    assert_eq!(held_back(&pool, "green/one").await?.0, None);
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn the_start_is_estimated_from_what_the_tenants_builds_took(pool: PgPool) -> sqlx::Result<()> {
+    two_tenants(&pool).await?;
+    for minute in 0..7 {
+        queued(&pool, "green", &format!("b{minute}"), minute, 0).await?;
+    }
+    let estimates = async || -> sqlx::Result<Vec<Option<f64>>> {
+        sqlx::query_scalar(
+            "select extract(epoch from estimated_start - now())::float8 from build_queue order by position",
+        )
+        .fetch_all(&pool)
+        .await
+    };
+    change(&pool, "insert into operator_settings (max_concurrent_builds) values (2)").await?;
+    claimed(&pool, "green/b0", "everyone").await?;
+    claimed(&pool, "green/b1", "everyone").await?;
+    assert_eq!(estimates().await?, [None; 5], "nothing has ended yet");
+    for (build, seconds) in [("green/b0", 30), ("green/b1", 50)] {
+        sqlx::query("update builds set status = 'success', completed_at = now(), started_at = now() - make_interval(secs => $2) where id = md5($1)::uuid")
+            .bind(build).bind(f64::from(seconds)).execute(&pool).await?;
+    }
+    claimed(&pool, "green/b2", "everyone").await?;
+    assert_eq!(estimates().await?, [Some(0.0); 4], "there is room");
+    claimed(&pool, "green/b3", "everyone").await?;
+    assert_eq!(estimates().await?, [Some(40.0), Some(40.0), Some(80.0)], "two at once, 40 seconds each");
     Ok(())
 }

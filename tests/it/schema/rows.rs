@@ -10,10 +10,10 @@ pub async fn two_tenants(pool: &PgPool) -> sqlx::Result<()> {
         "insert into tenants (id, uid, name) values (md5('green')::uuid, 'uid-green', 'green'), (md5('amber')::uuid, 'uid-amber', 'amber');
          insert into projects (id, tenant_id, name) select id, id, 'paint' from tenants;
          insert into images (id, project_id, repository, tag) select id, id, 'registry.test/' || name, '1' from tenants;
-         insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status)
-             select id, id, 'own', 'kubernetes', 10, 'offline' from tenants;
-         insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status)
-             values (md5('everyone')::uuid, null, 'everyone', 'kubernetes', 10, 'healthy');
+         insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status, declared)
+             select id, id, 'own', 'kubernetes', 10, 'offline', true from tenants;
+         insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status, declared)
+             values (md5('everyone')::uuid, null, 'everyone', 'kubernetes', 10, 'healthy', true);
          insert into webhook_configs (id, tenant_id, project_id, webhook_name) select id, id, id, 'hook' from tenants;
          insert into build_schedules (id, tenant_id, project_id, schedule_name, cron_expression, build_method, build_config_preset)
              select id, id, id, 'nightly', '0 2 * * *', 'buildx', '{}' from tenants;",
@@ -28,9 +28,9 @@ pub async fn queued(pool: &PgPool, tenant: &str, name: &str, minute: i32, priori
     sqlx::query(
         "with b as (
              insert into builds (id, tenant_id, project_id, image_id, build_number, status, resource_namespace, resource_name,
-                 resource_uid, run, attempt, inputs_hash, observed_generation, priority, queued_at)
+                 resource_uid, run, attempt, inputs_hash, observed_generation, priority, build_method, queued_at)
              select md5($1 || '/' || $2)::uuid, md5($1)::uuid, md5($1)::uuid, md5($1)::uuid,
-                 (select count(*) + 1 from builds where tenant_id = md5($1)::uuid), 'queued', $1, $2, 'uid-' || $1 || '/' || $2, 1, 1, 'h', 1, $4,
+                 (select count(*) + 1 from builds where tenant_id = md5($1)::uuid), 'queued', $1, $2, 'uid-' || $1 || '/' || $2, 1, 1, 'h', 1, $4, 'container',
                  timestamptz '2030-01-01 00:00Z' + make_interval(mins => $3)
              returning id)
          insert into build_configs (id, build_id, build_method, spec) select id, id, 'container', '{}' from b",

@@ -158,14 +158,14 @@ fn a_build_that_knows_its_builder_well_deceives_only_about_itself() {
 
 #[test]
 fn the_rest_of_a_line_that_the_agent_cut_is_output_however_it_begins() {
-    let long = "x".repeat(MAX_LINE_BYTES - "#6 0.1 ".len());
+    let long = "x".repeat(MAX_LINE_BYTES - "#6 0.1 ".len() - GOES_ON.len()) + GOES_ON;
     let text =
         format!("#5 [1/2] FROM a\n#5 DONE 0.0s\n#6 [2/2] RUN x\n#6 0.1 {long}\n#6 CACHED\n#6 0.2 y\n#6 DONE 0.3s");
     let mut steps = Steps::new(Method::Buildx);
     feed(&mut steps, &lines(&text));
     let run = &stored(&mut steps)[1];
     assert_eq!((run.status, run.cached), (StepStatus::Success, false));
-    assert!(run.stdout.as_deref().unwrap().ends_with("x\n#6 CACHED\ny"));
+    assert!(run.stdout.as_deref().unwrap().ends_with("x…\n#6 CACHED\ny"));
 }
 
 #[test]
@@ -252,6 +252,19 @@ fn steps_that_run_at_once_share_what_is_kept_of_output() {
     steps.end(End::Success);
     let kept: Vec<usize> = stored(&mut steps).iter().filter_map(|step| Some(step.stdout.as_ref()?.len())).collect();
     assert!(kept[0] > 60_000 && kept[0] < 66_000 && kept[63] > 15_000 && kept[63] < 17_000, "{kept:?}");
+}
+
+#[test]
+fn a_log_that_was_cut_off_accuses_no_step() {
+    for (end, status) in [(End::Success, StepStatus::Success), (End::Failed("it failed"), StepStatus::Skipped)] {
+        let mut steps = Steps::new(Method::Container);
+        feed(&mut steps, &lines("STEP 1/3: FROM a\nSTEP 2/3: RUN x\nand on"));
+        steps.cut_off();
+        steps.end(end);
+        let run = &stored(&mut steps)[1];
+        assert_eq!((run.status, run.duration_seconds, run.error.is_none()), (status, None, true));
+        assert_eq!(steps.told("it failed"), "it failed");
+    }
 }
 
 /// Lines that parsers look at closely, cut and joined at random.
