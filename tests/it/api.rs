@@ -22,6 +22,7 @@ use image_factory::{
         builds::NewAttempt,
         logs::{Cursor, Line, append},
         queue::claim,
+        steps::Recorded,
     },
     http::router,
     jobs,
@@ -196,7 +197,9 @@ fn at(second: i64) -> Timestamp {
 async fn store(pool: &PgPool, build: Uuid, numbers: std::ops::RangeInclusive<i64>) {
     let line = |number| Line { content: format!("line {number}"), level: Level::Info, logged_at: at(number) };
     let cursor = Cursor { container: "build".to_owned(), line_number: *numbers.end(), ..Cursor::default() };
-    append(pool, build, &numbers.map(line).collect::<Vec<_>>(), &cursor).await.expect("they can be stored");
+    append(pool, build, &numbers.map(line).collect::<Vec<_>>(), &Recorded::default(), &cursor)
+        .await
+        .expect("they can be stored");
 }
 
 fn texts(numbers: std::ops::RangeInclusive<i64>) -> Vec<String> {
@@ -270,7 +273,9 @@ async fn a_log_larger_than_any_page_comes_whole(pool: PgPool) {
     store(&pool, id, 1..=2_500).await;
     let huge = Line { content: "x".repeat(200_000), level: Level::Warn, logged_at: at(1) };
     let cursor = Cursor { container: "build".to_owned(), line_number: 2_503, ..Cursor::default() };
-    append(&pool, id, &[huge.clone(), huge.clone(), huge], &cursor).await.expect("they can be stored");
+    append(&pool, id, &[huge.clone(), huge.clone(), huge], &Recorded::default(), &cursor)
+        .await
+        .expect("they can be stored");
     let mut stream = api.stream("/namespaces/green/builds/wall/logs?follow=false", &[]).await;
     assert_eq!(stream.lines(1, 2_500).await, texts(1..=2_500));
     assert!(stream.lines(2_501, 3).await.iter().all(|text| text.len() == 200_000));
