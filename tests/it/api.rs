@@ -402,13 +402,18 @@ async fn an_attempt_is_told_with_all_that_happened_to_it(pool: PgPool) {
     let way: Vec<&Value> = history["history"].as_array().unwrap().iter().map(|row| &row["to_status"]).collect();
     assert_eq!(way, ["queued", "in_progress", "failed"]);
     let results = api.ok(&format!("/builds/{old}/results")).await;
-    assert_eq!((&results["result"]["status"], &results["metrics"]), (&json!("failed"), &Value::Null));
+    assert_eq!(
+        (&results["result"]["status"], &results["metrics"]["total_duration_seconds"]),
+        (&json!("failed"), &json!(0))
+    );
     assert_eq!((&results["artifacts"], &results["build_id"]), (&json!([]), &json!(old)));
     sqlx::query("insert into build_steps (id, build_id, step_number, step_name, status) select gen_random_uuid(), $1, n, 'RUN ' || n, 'success' from generate_series(1, 3) n")
         .bind(old)
         .execute(&pool)
         .await
         .expect("steps can be stored");
+    let waiting = api.ok(&format!("/builds/{new}/results")).await;
+    assert_eq!((&waiting["result"], &waiting["metrics"]), (&Value::Null, &Value::Null), "it has not ended");
     let steps = api.ok(&format!("{path}/steps?run=1")).await;
     let names: Vec<&Value> = steps["steps"].as_array().unwrap().iter().map(|step| &step["step_name"]).collect();
     assert_eq!(names, ["RUN 1", "RUN 2", "RUN 3"]);
