@@ -99,6 +99,29 @@ async fn the_steps_of_kaniko_are_all_instructions_and_it_caches_what_runs() {
     .await;
 }
 
+#[tokio::test]
+async fn the_step_that_runs_is_told_while_it_runs_and_skipped_when_the_build_is_cancelled() {
+    tenant("live-steps", "baseline", async |tenant| {
+        let mut manifest =
+            tenant.manifest("cider", "container", "FROM BASE\nENV A=b\nRUN echo at work && sleep 300\nCMD true\n");
+        tenant.apply(&manifest).await;
+        let running = |build: &Build| status(build)["step"]["current"] == "RUN echo at work && sleep 300";
+        let build = tenant.until("cider", "its step in the status", running).await;
+        let told = json!({"current": "RUN echo at work && sleep 300", "done": 2, "total": 4, "cached": 0});
+        assert_eq!(status(&build)["step"], told);
+        assert_eq!(phase(&build), "InProgress");
+        let id = newest(tenant, &build).await;
+        assert_eq!(steps(&tenant.pool, id).await[2].status, "running");
+
+        manifest["spec"]["cancel"] = json!(true);
+        tenant.apply(&manifest).await;
+        tenant.finished("cider", 1).await;
+        let statuses: Vec<String> = steps(&tenant.pool, id).await.into_iter().map(|step| step.status).collect();
+        assert_eq!(statuses, ["success", "success", "skipped"]);
+    })
+    .await;
+}
+
 /// Builds cold, again from the cache (`cached` comes from there, `others` do not), and then with a step that fails.
 async fn traced(
     method: &str,

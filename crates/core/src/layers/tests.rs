@@ -69,6 +69,23 @@ fn each_step_of_the_final_stage_of_a_recorded_build_has_the_layer_it_made() {
 }
 
 #[test]
+fn each_platform_has_the_layers_of_its_own_steps() {
+    let steps = steps(Method::Buildx, "platforms");
+    let images = ["amd64", "arm64"].map(|architecture| ImageFacts {
+        platform: format!("linux/{architecture}"),
+        ..image(Method::Buildx, &format!("platforms-{architecture}"))
+    });
+    let made = of_steps(Method::Buildx, &steps, &images);
+    let table = steps.iter().map(|step| {
+        let layer = made.iter().find(|made| made.step == step.number).map(|made| made.layer);
+        let is =
+            |image: &ImageFacts| image.layers.iter().position(|other| layer.is_some_and(|it| std::ptr::eq(it, other)));
+        format!("{:?} {} | {}", images.iter().map(is).collect::<Vec<_>>(), step.stage, step.name)
+    });
+    insta::assert_snapshot!("buildx platforms", table.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
 fn a_history_that_does_not_fit_gives_no_layer_to_any_step() {
     for method in [Method::Buildx, Method::Container, Method::Kaniko] {
         let steps = steps(method, "stages");

@@ -90,6 +90,7 @@ fn steps_of_recorded_builds() {
     }
     for (method, name, succeeds) in [
         (Method::Buildx, "onbuild", true),
+        (Method::Buildx, "platforms", true),
         (Method::Buildx, "heredoc", true),
         (Method::Buildx, "two-stages-cached", true),
         (Method::Buildx, "failed-run", false),
