@@ -75,7 +75,8 @@ fn end_steps(steps: &mut Steps, outcome: &mut Outcome) {
     match (outcome.status, &mut outcome.failure) {
         (Status::Failed, Some(failure)) => {
             steps.end(End::Failed(&failure.message));
-            if failure.stage == Stage::Build {
+            // Of memory, time or a node that ended the build the step knows nothing.
+            if failure.reason == Reason::BuildFailed {
                 failure.message = steps.told(&failure.message);
             }
         }
