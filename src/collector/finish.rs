@@ -3,6 +3,7 @@
 
 use image_factory_core::{
     cost::Cost,
+    layers,
     outcome::{ContainerEnd, Ending, Evidence, Outcome, Stop, decide},
     push,
     reason::{Reason, Stage},
@@ -57,11 +58,14 @@ pub async fn finish(
     };
     let job_ttl = spec.as_ref().map_or(BuildSpec::DEFAULT_JOB_TTL, BuildSpec::job_ttl);
     end_steps(steps, &mut outcome);
-    let steps = Recorded::of(steps);
+    let images = outcome.image.as_ref().map_or(&[][..], |image| &image.images);
+    let made = layers::of_steps(method, steps.all(), images);
+    let steps = Recorded::of(steps).with(&made);
     if results::finish(&context.pool, build, &outcome, measured, &steps, source, Some(job_ttl)).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
         context.metrics.ended(method, &outcome);
+        context.has_stored(build);
     }
     Ok(())
 }

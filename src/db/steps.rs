@@ -1,6 +1,9 @@
 //! The table `build_steps`, and `builds.steps_total`: what the steps of an attempt are, live.
 
-use image_factory_core::steps::{Change, Steps};
+use image_factory_core::{
+    layers::Made,
+    steps::{Change, Steps},
+};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -12,6 +15,15 @@ use crate::clock;
 pub struct Recorded {
     changed: Vec<Change>,
     total: i32,
+    layers: Vec<Layer>,
+}
+
+/// The layer that a step made.
+#[derive(Clone, Debug)]
+struct Layer {
+    step: i32,
+    digest: String,
+    size_bytes: i64,
 }
 
 impl Recorded {
@@ -21,12 +33,49 @@ impl Recorded {
         if changed.is_empty() {
             return Self::default();
         }
-        Self { changed, total: i32::try_from(steps.progress().total).unwrap_or(i32::MAX) }
+        Self { changed, total: i32::try_from(steps.progress().total).unwrap_or(i32::MAX), ..Self::default() }
+    }
+
+    /// With the layers that the steps made.
+    #[must_use]
+    pub fn with(mut self, made: &[Made<'_>]) -> Self {
+        let layer = |made: &Made<'_>| Layer {
+            step: made.step,
+            digest: made.layer.digest.clone(),
+            size_bytes: i64::try_from(made.layer.size_bytes).unwrap_or(i64::MAX),
+        };
+        self.layers = made.iter().map(layer).collect();
+        self
     }
 }
 
 /// Stores it, in the transaction of `conn`. Nothing is asked of Postgres where nothing changed.
 pub(super) async fn record(conn: &mut PgConnection, build: Uuid, recorded: &Recorded) -> Result<()> {
+    record_changes(conn, build, recorded).await?;
+    record_layers(conn, build, &recorded.layers).await
+}
+
+async fn record_layers(conn: &mut PgConnection, build: Uuid, layers: &[Layer]) -> Result<()> {
+    if layers.is_empty() {
+        return Ok(());
+    }
+    let digests: Vec<String> = layers.iter().map(|layer| layer.digest.clone()).collect();
+    sqlx::query!(
+        "update build_steps
+         set layer_digest = made.digest, layer_size_bytes = made.size_bytes
+         from unnest($2::int[], $3::text[], $4::bigint[]) as made (step_number, digest, size_bytes)
+         where build_steps.build_id = $1 and build_steps.step_number = made.step_number",
+        build,
+        &layers.iter().map(|layer| layer.step).collect::<Vec<_>>(),
+        &digests,
+        &layers.iter().map(|layer| layer.size_bytes).collect::<Vec<_>>()
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn record_changes(conn: &mut PgConnection, build: Uuid, recorded: &Recorded) -> Result<()> {
     let steps = &recorded.changed;
     if steps.is_empty() {
         return Ok(());

@@ -29,4 +29,5 @@ mod database_outages;
 mod hops;
 mod leaders;
 mod long_logs;
+mod lost_workers;
 mod statements;

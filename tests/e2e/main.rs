@@ -10,6 +10,7 @@ mod rows;
 mod tenant;
 mod watching;
 
+mod api;
 mod crd_rules;
 mod credentials;
 mod deleted_builds;
@@ -25,6 +26,7 @@ mod memory;
 mod refused_specs;
 mod rights;
 mod runs;
+mod steps;
 mod stopped_builds;
 mod successful_builds;
 mod waiting_pods;

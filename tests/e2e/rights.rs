@@ -19,7 +19,7 @@ pub const NAMESPACE: &str = "image-factory";
 const OPERATOR: &str = "image-factory";
 
 /// API group and resource, verbs.
-const RIGHTS: [(&str, &str); 12] = [
+const RIGHTS: [(&str, &str); 14] = [
     ("imagefactory.dev/builds", "get list watch patch"),
     ("imagefactory.dev/buildconcurrencypolicies", "get list watch patch"),
     ("imagefactory.dev/buildworkers", "get list watch patch"),
@@ -32,6 +32,8 @@ const RIGHTS: [(&str, &str); 12] = [
     ("/namespaces", "get list watch"),
     ("/nodes", "get list watch"),
     ("events.k8s.io/events", "create patch"),
+    ("authentication.k8s.io/tokenreviews", "create"),
+    ("authorization.k8s.io/subjectaccessreviews", "create"),
 ];
 
 /// The same in the operator's own namespace alone: by which lease it leads.

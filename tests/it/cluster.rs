@@ -88,6 +88,7 @@ impl Cluster {
             metrics: Metrics::default(),
             health: Health::default(),
             patience: Patience::default(),
+            stored: tokio::sync::broadcast::channel(16).0,
             log_bytes: 1_000,
         }
     }

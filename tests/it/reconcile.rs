@@ -45,6 +45,7 @@ impl Fixture {
             metrics: Metrics::default(),
             health: Health::default(),
             patience: Patience::default(),
+            stored: tokio::sync::broadcast::channel(1).0,
             log_bytes: 0,
         };
         let controlled = Arc::new(Controlled::new(context));

@@ -8,6 +8,8 @@ use image_factory::db::{
     steps::Recorded,
 };
 use image_factory_core::{
+    inspection::LayerFacts,
+    layers::Made,
     loglevel::level_of,
     method::Method,
     reason::Reason,
@@ -18,7 +20,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::attempts::{attempt, failure, limits, queued};
+use crate::attempts::{attempt, failure, limits, queued, success};
 
 async fn running(pool: &PgPool) -> Uuid {
     let id = queued(pool, &attempt("green", "wall")).await;
@@ -108,6 +110,24 @@ async fn a_step_that_failed_silently_leaves_the_end_of_the_log(pool: PgPool) {
     let outcome = failure(Reason::Evicted);
     results::finish(&pool, id, &outcome, Measured::default(), &recorded, None, None).await.expect("it can be finished");
     assert_eq!(told(&pool).await.log_tail, ["#5 [1/1] RUN make", "the last line"]);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn the_layer_that_a_step_made_stands_in_its_row(pool: PgPool) -> sqlx::Result<()> {
+    let id = running(&pool).await;
+    let (mut steps, mut last) = (Steps::new(Method::Buildx), 0);
+    let text = "#5 [1/2] FROM a\n#5 DONE 0.0s\n#6 [2/2] RUN make\n#6 DONE 0.1s";
+    store(&pool, id, &mut steps, &mut last, text).await;
+    let layer = LayerFacts { digest: "sha256:0".to_owned(), size_bytes: 7, ..LayerFacts::default() };
+    let recorded = Recorded::of(&mut steps).with(&[Made { step: 2, layer: &layer }]);
+    let outcome = success("registry.test/green/wall:1");
+    results::finish(&pool, id, &outcome, Measured::default(), &recorded, None, None).await.expect("it can be finished");
+    let layers: Vec<(Option<String>, Option<i64>)> =
+        sqlx::query_as("select layer_digest, layer_size_bytes from build_steps order by step_number")
+            .fetch_all(&pool)
+            .await?;
+    assert_eq!(layers, [(None, None), (Some("sha256:0".to_owned()), Some(7))]);
+    Ok(())
 }
 
 #[sqlx::test(migrations = "./migrations")]

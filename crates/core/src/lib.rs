@@ -12,6 +12,7 @@ pub mod ids;
 pub mod inputs;
 pub mod inspection;
 pub mod labels;
+pub mod layers;
 pub mod loglevel;
 pub mod method;
 pub mod outcome;

@@ -70,6 +70,7 @@ impl BuildKit {
             let executed = name.strip_prefix("ONBUILD ").unwrap_or(name);
             let id = record.begin(line.at, name, &stage);
             record.classify(id, instruction(executed));
+            record.place(id, index);
             self.vertices.insert(vertex, id);
             return;
         }

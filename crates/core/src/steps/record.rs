@@ -60,6 +60,8 @@ pub struct Step {
     pub cached: bool,
     /// What the builder calls the stage (with its platform), where it tells stages apart.
     pub stage: String,
+    /// Its place in the stage: the builder's own count, or else as it came.
+    pub place: u32,
     pub error: Option<StepError>,
     /// How long it took; `None` until it ended, or where the builder does not say.
     pub milliseconds: Option<i64>,
@@ -151,6 +153,7 @@ impl Record {
             status: StepStatus::Running,
             cached: false,
             stage: first_bytes(stage, NAME_BYTES),
+            place: u32::try_from(self.steps.len()).unwrap_or(u32::MAX),
             error: None,
             milliseconds: None,
             started: at,
@@ -178,6 +181,13 @@ impl Record {
     pub fn classify(&mut self, id: Id, instruction: Option<&'static str>) {
         if let Some(step) = self.step(id) {
             step.instruction = instruction;
+        }
+    }
+
+    /// Where the builder says that it stands in its stage.
+    pub fn place(&mut self, id: Id, place: u32) {
+        if let Some(step) = self.step(id) {
+            step.place = place;
         }
     }
 
