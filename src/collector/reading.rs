@@ -165,7 +165,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_log_arrives_whole_and_in_batches() {
-        let text: String = (0..2_500).map(|number| format!("2026-11-24T10:00:00Z line {number}\n")).collect();
+        let text: Vec<String> = (0..2_500).map(|number| format!("2026-11-24T10:00:00Z line {number}\n")).collect();
+        let text = text.concat();
         let (lengths, lines) = batches(&text).await;
         assert_eq!(lengths.iter().sum::<usize>(), 2_500);
         assert!(lengths.iter().all(|length| *length <= BATCH_LINES), "{lengths:?}");
