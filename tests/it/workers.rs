@@ -1,6 +1,8 @@
 //! Workers as rows: the table declares what is handed in and forgets no worker, an outage lasts as long as its worker
 //! is offline, and what a lost worker has not begun waits again.
 
+use std::time::Duration;
+
 use image_factory::{
     crd::build_worker::{Toleration, TolerationOperator, WorkerState},
     db::{
@@ -288,27 +290,30 @@ async fn a_job_is_launched_for_its_workers_nodes(pool: PgPool) {
     assert_eq!(json!(attempt.tolerations), json!([{"key": "gpu", "value": "yes"}]));
 }
 
-/// Each takes the claim's turn before it changes workers; without, they would wait for each other.
+/// Two that change the same rows in another order would wait for each other.
 #[sqlx::test(migrations = "./migrations")]
-async fn declarations_heartbeats_and_claims_at_once_do_not_stand_in_each_others_way(pool: PgPool) {
-    limits(&pool, 9, 9).await;
-    let mut work = JoinSet::new();
-    for turn in 0..12 {
-        let name = format!("wall-{turn}");
-        queued(&pool, &attempt("green", &name)).await;
-        let pool = pool.clone();
-        work.spawn(async move {
-            let fleet: Vec<Declared> = (0..8)
-                .map(|number| Declared { concurrent_builds: 1 + turn % 3, ..worker(&format!("brush-{number}")) })
-                .collect();
-            match turn % 3 {
-                0 => workers::declare(&pool, &fleet).await,
-                1 => workers::beat(&pool, 9).await,
-                _ => claim(&pool).await.map(drop),
-            }
-        });
+async fn who_changes_workers_waits_for_the_claim_under_way(pool: PgPool) -> sqlx::Result<()> {
+    let mut claim = pool.begin().await?;
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('image-factory claim', 0))")
+        .execute(&mut *claim)
+        .await?;
+    let (declaring, beating) = (pool.clone(), pool.clone());
+    let mut changes = JoinSet::new();
+    changes.spawn(async move { workers::declare(&declaring, &[worker("brush")]).await });
+    changes.spawn(async move { workers::beat(&beating, 1).await });
+    let both_wait = async {
+        let waiting = "select count(*) from pg_locks
+                       where locktype = 'advisory' and not granted
+                           and database = (select oid from pg_database where datname = current_database())";
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.expect("locks can be read") < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), both_wait).await.expect("both wait");
+    assert!(changes.try_join_next().is_none());
+    claim.commit().await?;
+    while let Some(done) = changes.join_next().await {
+        done.expect("no panic").expect("it goes on");
     }
-    while let Some(done) = work.join_next().await {
-        done.expect("no panic").expect("no deadlock");
-    }
+    Ok(())
 }
