@@ -25,16 +25,6 @@ pub struct Pushed {
     pub config: Value,
 }
 
-/// The layers of an image, the lowest first, each with its compressed size in bytes.
-pub async fn layers(image: &str) -> Vec<(String, i64)> {
-    let (repository, tag) = image.rsplit_once(':').expect("an image with a tag");
-    let path = repository.strip_prefix(&format!("{}/", cluster::registry())).expect("an image of our registry");
-    let (manifest, _) = get(path, "manifests", tag).await;
-    let layers = manifest["layers"].as_array().expect("an image has layers");
-    let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    layers.iter().map(|layer| (text(&layer["digest"]), layer["size"].as_i64().expect("a size"))).collect()
-}
-
 /// `image` is `host:port/path:tag`.
 pub async fn pushed(image: &str) -> Pushed {
     let (repository, tag) = image.rsplit_once(':').expect("an image with a tag");

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     cluster,
     failing_builds::failure,
-    registry::layers,
+    registry::pushed,
     rows,
     tenant::{Tenant, phase, status, tenant},
 };
@@ -195,7 +195,7 @@ async fn fails(tenant: &Tenant, manifest: &mut Value) {
 
 /// The instructions of the final stage that made layers have those of the registry, in their order.
 async fn of_final_stage(tenant: &Tenant, steps: &[Step]) {
-    let pushed = layers(&tenant.image("cider", "1")).await;
+    let pushed = pushed(&tenant.image("cider", "1")).await.layers;
     let layer = |name: &str| {
         let step = steps.iter().find(|step| step.name == name).expect("a step");
         (step.layer_digest.clone().unwrap_or_default(), step.layer_size_bytes.unwrap_or_default())
