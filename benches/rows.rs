@@ -13,12 +13,10 @@ use anyhow::{Context as _, ensure};
 use image_factory::{
     clock,
     collector::log::Log,
-    config,
-    db::{self, launches::Followed},
-    jobs,
+    config, db, jobs,
     runtime::{Context, health::Health, metrics::Metrics},
 };
-use image_factory_core::{method::Method, status::Status};
+use image_factory_core::patience::Patience;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, Client,
@@ -86,6 +84,7 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
         jobs: Arc::new(jobs::Settings::default()),
         metrics: Metrics::default(),
         health: Health::default(),
+        patience: Patience::default(),
         log_bytes: u64::MAX,
     };
     let file = std::env::temp_dir().join(format!("image-factory-bench-{}", std::process::id()));
@@ -96,7 +95,8 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
         let build = build(pool).await?;
         stored.push(
             timed(async {
-                let mut log = Log::resume(&context, followed(build)).await?;
+                let attempt = db::launches::followed(pool, build).await?.context("the build is not there")?;
+                let mut log = Log::resume(&context, attempt).await?;
                 Ok(log.read(&pods, "printer", "build", false).await?)
             })
             .await?,
@@ -223,11 +223,6 @@ async fn build(pool: &PgPool) -> anyhow::Result<Uuid> {
     .execute(pool)
     .await?;
     Ok(id)
-}
-
-fn followed(id: Uuid) -> Followed {
-    let (status, method) = (Status::InProgress, Method::Container);
-    Followed { id, status, namespace: String::new(), name: String::new(), method, cursors: Vec::new() }
 }
 
 async fn psql(url: &str, statement: &str) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 pub mod crds;
 pub mod git_credential;
 pub mod inspect;
+pub mod logs;
 pub mod migrate;
 pub mod operator;
 pub mod prepare;
@@ -37,6 +38,8 @@ enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Print the log of a build, as it grows where asked, also of one that has ended or was deleted
+    Logs(logs::Arguments),
     /// Check that the database and the cluster are as they must be; exits with 1 where they are not
     Verify(verify::Arguments),
     /// Inside a build's Pod: put the agent and the source on the shared volume
@@ -57,6 +60,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Operator(config) => operator::run(*config).await?,
         Command::Migrate(database) => migrate::run(&database).await?,
         Command::Crds { dir } => crds::run(dir)?,
+        Command::Logs(arguments) => return logs::run(arguments).await,
         Command::Verify(arguments) => return verify::run(&arguments).await,
         Command::Prepare(arguments) => return Ok(prepare::run(arguments).await),
         Command::GitCredential(arguments) => git_credential::run(&arguments)?,

@@ -10,6 +10,7 @@ mod lines;
 pub mod log;
 mod pod;
 mod search;
+mod waiting;
 
 use std::{collections::HashSet, time::Duration};
 

@@ -5,6 +5,7 @@ pub mod inline;
 use std::{
     net::SocketAddr,
     num::{NonZeroU16, NonZeroU32},
+    time::Duration,
 };
 
 use clap::Args;
@@ -48,6 +49,12 @@ pub struct Operator {
     /// Builds that a tenant without a BuildConcurrencyPolicy runs at once
     #[arg(long, env = "IMAGE_FACTORY_TENANT_BUILDS", default_value = "10")]
     pub tenant_builds: NonZeroU16,
+    /// How long a build's Pod may wait for an image that can't be pulled, or a container that can't be created
+    #[arg(long, env = "IMAGE_FACTORY_IMAGE_PULL_DEADLINE", default_value = "5m", value_parser = span)]
+    pub image_pull_deadline: Duration,
+    /// How long a build's Pod may wait for a node that takes it
+    #[arg(long, env = "IMAGE_FACTORY_UNSCHEDULABLE_DEADLINE", default_value = "10m", value_parser = span)]
+    pub unschedulable_deadline: Duration,
     /// Bytes of log that are kept for one build; the rest is drained and counted
     #[arg(long, env = "IMAGE_FACTORY_LOG_BYTES", default_value_t = 256 * 1024 * 1024)]
     pub log_bytes: u64,
@@ -77,6 +84,12 @@ pub struct BuildResources {
         default_value = "memory=4Gi,ephemeral-storage=20Gi"
     )]
     pub limits: Vec<(String, String)>,
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let span = text.parse::<kube::core::Duration>().ok().filter(|span| !span.is_negative());
+    let span = span.map(Duration::from).filter(|span| !span.is_zero());
+    span.ok_or_else(|| format!("{text:?} is no span of time such as 90s, 5m or 1h30m"))
 }
 
 /// They travel as one argument of `prepare`, and the kernel takes none over 128 KiB.

@@ -2,3 +2,4 @@
 
 pub mod build;
 pub mod policies;
+pub mod workers;

@@ -3,6 +3,7 @@
 //! Times of rows are the database's own (`now()`), so that a wrong clock on a node changes no
 //! history. Every function takes what it needs and gives rows or facts; none decides.
 
+pub mod archive;
 pub mod builds;
 mod images;
 pub mod launches;

@@ -4,6 +4,7 @@
 //! finished by the next, whoever makes it. Woken at once by changes, and by timer always.
 
 mod launch;
+mod stranded;
 
 use std::time::Duration;
 
@@ -86,13 +87,14 @@ async fn claim(context: &Context, launches: &Notify) -> Result<(), Error> {
 }
 
 async fn launch_claimed(context: &Context) -> Result<(), Error> {
-    let unlaunched = launches::unlaunched(&context.pool).await?;
-    let created: Vec<(Uuid, Job)> = stream::iter(unlaunched)
+    let (stranded, unlaunched) = stranded::apart(launches::unlaunched(&context.pool).await?);
+    let mut created: Vec<(Uuid, Job)> = stream::iter(unlaunched)
         .map(|attempt| each(context, attempt.id, async move { try_launch(context, &attempt).await }))
         .buffer_unordered(AT_ONCE)
         .filter_map(|launched| future::ready(launched.flatten()))
         .collect()
         .await;
+    created.extend(stranded::put_back(context, stranded).await?);
     let ids: Vec<Uuid> = created.iter().map(|(id, _)| *id).collect();
     let kept = launches::jobs_created(&context.pool, &ids).await?;
     // An attempt that another operator ended meanwhile must not run.

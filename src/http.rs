@@ -1,48 +1,99 @@
-//! The operator's HTTP server: `/livez`, `/readyz` and `/metrics`.
+//! The operator's HTTP server: health and metrics for whoever asks, and `/api/v1` for whoever may read
+//! builds in a namespace. Every replica serves all of it: what is told comes from rows.
+
+mod access;
+mod builds;
+mod health;
+mod logs;
+mod parameters;
+mod refusal;
+mod tails;
+
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
+    extract::{FromRef, MatchedPath, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::{health::Health, metrics::Metrics};
+pub use self::access::AUDIENCE;
+use self::{access::Access, logs::Seats, refusal::Refusal, tails::Tails};
+use crate::runtime::{Context, health::Health, metrics::Metrics};
 
-/// <https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How long an answer may take; that of a log, until it begins.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-pub fn router(health: Health, metrics: Metrics) -> Router {
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Served {
+    context: Context,
+    access: Arc<Access>,
+    tails: Arc<Tails>,
+    seats: Seats,
+    /// Ends the streams.
+    stop: CancellationToken,
+}
+
+impl FromRef<Served> for Health {
+    fn from_ref(served: &Served) -> Self {
+        served.context.health.clone()
+    }
+}
+
+impl FromRef<Served> for Metrics {
+    fn from_ref(served: &Served) -> Self {
+        served.context.metrics.clone()
+    }
+}
+
+/// The whole server. Its streams end at `stop`.
+pub fn router(context: Context, stop: CancellationToken) -> Router {
+    let served = Served {
+        access: Arc::new(Access::new(context.client.clone())),
+        tails: Arc::new(Tails::new(&context)),
+        seats: Seats::default(),
+        context,
+        stop,
+    };
+    let answers = Router::new()
+        .route("/namespaces/{namespace}/builds", get(builds::list))
+        .route("/namespaces/{namespace}/builds/{name}", get(builds::by_name))
+        .route("/namespaces/{namespace}/builds/{name}/steps", get(builds::steps_by_name))
+        .route("/namespaces/{namespace}/builds/{name}/history", get(builds::history_by_name))
+        .route("/namespaces/{namespace}/builds/{name}/results", get(builds::results_by_name))
+        .route("/namespaces/{namespace}/builds/{name}/logs", get(logs::by_name))
+        .route("/builds/{id}", get(builds::by_id))
+        .route("/builds/{id}/steps", get(builds::steps_by_id))
+        .route("/builds/{id}/history", get(builds::history_by_id))
+        .route("/builds/{id}/results", get(builds::results_by_id))
+        .route("/builds/{id}/logs", get(logs::by_id))
+        .fallback(async || Refusal::NotFound("there is nothing here; docs/api.md says what there is".to_owned()))
+        .layer(middleware::from_fn(in_time));
     Router::new()
-        .route("/livez", get(live).with_state(health.clone()))
-        .route("/readyz", get(ready).with_state(health))
-        .route("/metrics", get(serve_metrics).with_state(metrics))
+        .nest("/api/v1", answers)
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .layer(middleware::from_fn_with_state(served.context.metrics.clone(), counted))
+        .with_state(served)
 }
 
-async fn live(State(health): State<Health>) -> (StatusCode, String) {
-    answer("silent", &health.silent())
+async fn in_time(request: Request, next: Next) -> Response {
+    let answer = timeout(PATIENCE, next.run(request)).await;
+    answer.unwrap_or_else(|_| Refusal::Unavailable("the answer took too long; try again").into_response())
 }
 
-async fn ready(State(health): State<Health>) -> (StatusCode, String) {
-    answer("not ready", &health.missing())
-}
-
-fn answer(what: &str, wrong: &[&str]) -> (StatusCode, String) {
-    if wrong.is_empty() {
-        (StatusCode::OK, "ok\n".to_owned())
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("{what}: {}\n", wrong.join(", ")))
-    }
-}
-
-async fn serve_metrics(State(metrics): State<Metrics>) -> impl IntoResponse {
-    match metrics.text() {
-        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPEN_METRICS)], text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], error.to_string()),
-    }
+/// Counts answers by the route, of which there are few, and not by the path, of which there are many.
+async fn counted(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    metrics.answered(route, response.status().as_u16());
+    response
 }
 
 /// Serves until `stop`.
@@ -54,25 +105,4 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::{body::Body, http::Request};
-    use tower::ServiceExt;
-
-    use super::*;
-
-    async fn status(health: &Health, path: &str) -> StatusCode {
-        let request = Request::get(path).body(Body::empty()).unwrap();
-        router(health.clone(), Metrics::default()).oneshot(request).await.unwrap().status()
-    }
-
-    #[tokio::test]
-    async fn a_process_without_its_database_is_live_but_not_ready() {
-        let health = Health::default();
-        assert_eq!(status(&health, "/livez").await, StatusCode::OK);
-        assert_eq!(status(&health, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
-        health.set_database(true);
-        assert_eq!(status(&health, "/readyz").await, StatusCode::OK);
-        assert_eq!(status(&health, "/metrics").await, StatusCode::OK);
-        assert_eq!(status(&health, "/nothing").await, StatusCode::NOT_FOUND);
-    }
-}
+mod tests;

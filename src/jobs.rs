@@ -24,7 +24,7 @@ use k8s_openapi::{
         batch::v1::{Job, JobSpec},
         core::v1::{
             Capabilities, Container, EmptyDirVolumeSource, EnvVar, PodSpec, PodTemplateSpec, ResourceRequirements,
-            SeccompProfile, SecurityContext, Volume, VolumeMount,
+            SeccompProfile, SecurityContext, Toleration, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta, apis::meta::v1::OwnerReference},
@@ -56,8 +56,16 @@ pub struct Launch {
     pub build: String,
     pub build_uid: String,
     pub project: String,
-    pub worker: String,
+    pub worker: Worker,
     pub spec: BuildSpec,
+}
+
+/// The worker that has claimed it, and which nodes are the worker's.
+#[derive(Clone, Debug, Default)]
+pub struct Worker {
+    pub name: String,
+    pub node_selector: BTreeMap<String, String>,
+    pub tolerations: Vec<Toleration>,
 }
 
 /// The operator's part in every Job.
@@ -141,6 +149,7 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
     volumes.extend(source.volumes);
     volumes.extend(secrets::volumes(&launch.spec));
     let deadline = launch.spec.timeout() + DEADLINE_MARGIN;
+    let worker = &launch.worker;
     Ok(Job {
         metadata: ObjectMeta {
             name: Some(name),
@@ -167,6 +176,8 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
                     containers: vec![inspect],
                     volumes: Some(volumes),
                     restart_policy: Some("Never".to_owned()),
+                    node_selector: (!worker.node_selector.is_empty()).then(|| worker.node_selector.clone()),
+                    tolerations: (!worker.tolerations.is_empty()).then(|| worker.tolerations.clone()),
                     active_deadline_seconds: i64::try_from(deadline.as_secs()).ok(),
                     termination_grace_period_seconds: Some(GRACE_SECONDS),
                     automount_service_account_token: Some(false),

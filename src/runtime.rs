@@ -9,8 +9,11 @@ pub mod shutdown;
 
 use std::sync::Arc;
 
+use image_factory_core::patience::Patience;
 use kube::{Client, runtime::events::Recorder};
 use sqlx::PgPool;
+use tokio::sync::broadcast;
+use uuid::Uuid;
 
 use crate::jobs;
 
@@ -26,11 +29,20 @@ pub struct Context {
     pub jobs: Arc<jobs::Settings>,
     pub metrics: metrics::Metrics,
     pub health: health::Health,
+    /// With Pods that can't start.
+    pub patience: Patience,
+    /// Attempts of which this process has just stored more log, or the end: their viewers look at once.
+    pub stored: broadcast::Sender<Uuid>,
     /// Bytes of log kept for one attempt.
     pub log_bytes: u64,
 }
 
 impl Context {
+    /// Nobody need listen.
+    pub fn has_stored(&self, build: Uuid) {
+        let _ = self.stored.send(build);
+    }
+
     /// A client for one watch. A watch is asked for anew every five minutes at the latest, also where
     /// nothing happens: each answer is its sign of life.
     pub fn watching(&self, watch: health::Watch) -> Client {

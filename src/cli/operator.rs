@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::StreamExt;
+use image_factory_core::patience::Patience;
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::api::resource::Quantity};
 use kube::{
     Api, Client,
@@ -15,7 +16,11 @@ use kube::{
         watcher,
     },
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{broadcast, mpsc},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -36,6 +41,8 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 /// How long the API server may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
+/// Stored batches that a viewer's tail may be behind before it looks without knowing.
+const STORED: usize = 256;
 
 /// Runs until the process is asked to stop.
 ///
@@ -51,8 +58,6 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
     let streams = Client::try_from(cluster.clone()).context("failed to configure the client of the API server")?;
     cluster.read_timeout = Some(ANSWER);
     let client = Client::try_from(cluster).context("failed to configure the client of the API server")?;
-    let health = Health::default();
-    let metrics = Metrics::default();
     let context = Context {
         client: client.clone(),
         streams,
@@ -78,15 +83,17 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
                 mebibytes: config.source_mebibytes.get(),
             },
         }),
-        metrics: metrics.clone(),
-        health: health.clone(),
+        metrics: Metrics::default(),
+        health: Health::default(),
+        patience: Patience { start: config.image_pull_deadline, unschedulable: config.unschedulable_deadline },
+        stored: broadcast::channel(STORED).0,
         log_bytes: config.log_bytes,
     };
 
     let mut parts = JoinSet::new();
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("failed to listen on {}", config.listen))?;
-    let server = http::serve(listener, http::router(health, metrics), stop.clone());
+    let server = http::serve(listener, http::router(context.clone(), stop.clone()), stop.clone());
     parts.spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(%error, "the HTTP server failed");
@@ -143,14 +150,17 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
     parts.spawn(controllers::build::run(context.clone(), rows_changed, stop.clone()));
     let (namespaces, watch) = namespaces(context);
     parts.spawn(stopped_by(stop.clone(), watch));
-    parts.spawn(policies(context.clone(), namespaces, stop.clone()));
+    parts.spawn(of_tenants(context.clone(), namespaces, config.namespace.clone(), stop.clone()));
 }
 
-/// A policy is its namespace's: it waits until all namespaces are known.
-async fn policies(context: Context, namespaces: Namespaces, stop: CancellationToken) {
+/// A policy and a worker are their namespace's: they wait until all namespaces are known.
+async fn of_tenants(context: Context, namespaces: Namespaces, home: String, stop: CancellationToken) {
     let known = stop.run_until_cancelled(namespaces.wait_until_ready()).await;
     if matches!(known, Some(Ok(()))) {
-        controllers::policies::run(context, namespaces, stop).await;
+        tokio::join!(
+            controllers::policies::run(context.clone(), namespaces.clone(), stop.clone()),
+            controllers::workers::run(context, namespaces, home, stop),
+        );
     }
 }
 

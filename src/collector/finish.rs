@@ -4,7 +4,7 @@
 use image_factory_core::{
     cost::Cost,
     layers,
-    outcome::{ContainerEnd, Ending, Evidence, Outcome, decide},
+    outcome::{ContainerEnd, Ending, Evidence, Outcome, Stop, decide},
     push,
     reason::{Reason, Stage},
     report::{AgentReport, SourceFacts},
@@ -41,11 +41,13 @@ pub async fn finish(
 ) -> Result<(), Error> {
     let Some(attempt) = launches::ending(&context.pool, build, TAIL_LINES).await? else { return Ok(()) };
     let (method, tail) = (attempt.method, &attempt.tail);
-    let decided = |cancelled| decide(Evidence { method, ending, inspection, tail, cancelled });
-    let mut outcome = decided(attempt.cancel);
+    let spec: Option<BuildSpec> = serde_json::from_value(attempt.spec.clone()).ok();
+    let timeout = spec.as_ref().map_or(BuildSpec::DEFAULT_TIMEOUT, BuildSpec::timeout);
+    let decided = |stop| decide(Evidence { method, ending, inspection, tail, stop, timeout });
+    let mut outcome = decided(attempt.stop.as_ref());
     let reason = outcome.failure.as_ref().map(|failure| failure.reason);
     if reason.is_some_and(|reason| FROM_OUTSIDE.contains(&reason)) && is_deleted(context, &attempt).await? {
-        outcome = decided(Some(Reason::Deleted));
+        outcome = decided(Some(&Stop::Cancelled(Reason::Deleted)));
     }
     let failed_at = outcome.failure.as_ref().map(|failure| failure.stage);
     let measured = match ending {
@@ -54,8 +56,7 @@ pub async fn finish(
         }
         _ => Measured::default(),
     };
-    let job_ttl = serde_json::from_value(attempt.spec)
-        .map_or_else(|_| BuildSpec::DEFAULT_JOB_TTL, |spec: BuildSpec| spec.job_ttl());
+    let job_ttl = spec.as_ref().map_or(BuildSpec::DEFAULT_JOB_TTL, BuildSpec::job_ttl);
     end_steps(steps, &mut outcome);
     let images = outcome.image.as_ref().map_or(&[][..], |image| &image.images);
     let made = layers::of_steps(method, steps.all(), images);
@@ -64,6 +65,7 @@ pub async fn finish(
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
         tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
         context.metrics.ended(method, &outcome);
+        context.has_stored(build);
     }
     Ok(())
 }

@@ -15,10 +15,13 @@ use kube::{Api, ResourceExt, api::LogParams};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Error, finish, followers::Seen, log::Log, pod, pod::State};
+use super::{Error, finish, followers::Seen, log::Log, pod, pod::State, waiting};
 use crate::{
     clock,
-    db::{launches, logs::Line},
+    db::{
+        launches::{self, Followed},
+        logs::Line,
+    },
     runtime::{Context, metrics::Metrics},
 };
 
@@ -58,8 +61,7 @@ async fn persist<F: Future<Output = Result<(), Error>>>(metrics: &Metrics, build
     }
 }
 
-async fn follow(context: &Context, build: Uuid, mut seen: watch::Receiver<Seen>) -> Result<(), Error> {
-    let seen = &mut seen;
+async fn follow(context: &Context, build: Uuid, seen: watch::Receiver<Seen>) -> Result<(), Error> {
     let attempt = match launches::followed(&context.pool, build).await? {
         Some(attempt) if attempt.status == Status::InProgress => attempt,
         // Finished before this process began, or not one of ours.
@@ -73,7 +75,22 @@ async fn follow(context: &Context, build: Uuid, mut seen: watch::Receiver<Seen>)
         tracing::warn!(build.id = %build, namespace, pod = name, "a Pod has a build's label and is not its Job's; it is ignored");
         return Ok(());
     }
-    let pods = Api::namespaced(context.streams.clone(), &namespace);
+    let over_its_start = waiting::watch(context, build, attempt.pod_waits, seen.clone());
+    tokio::select! {
+        done = collect(context, attempt, &name, seen) => done,
+        error = over_its_start => Err(error),
+    }
+}
+
+/// From the logs to the end.
+async fn collect(
+    context: &Context,
+    attempt: Followed,
+    name: &str,
+    mut seen: watch::Receiver<Seen>,
+) -> Result<(), Error> {
+    let (seen, build) = (&mut seen, attempt.id);
+    let pods = Api::namespaced(context.streams.clone(), &attempt.namespace);
     let mut log = Log::resume(context, attempt).await?;
     for container in [PREPARE_CONTAINER, BUILD_CONTAINER] {
         if log.is_finished(container) {
@@ -82,7 +99,7 @@ async fn follow(context: &Context, build: Uuid, mut seen: watch::Receiver<Seen>)
         if !started(seen, container).await {
             break;
         }
-        drain(&mut log, &pods, &name, container, seen).await?;
+        drain(&mut log, &pods, name, container, seen).await?;
         if container == PREPARE_CONTAINER {
             log.finished(container).await?;
         }
@@ -91,9 +108,9 @@ async fn follow(context: &Context, build: Uuid, mut seen: watch::Receiver<Seen>)
     let build_end = pod::end(&seen.borrow().pod, BUILD_CONTAINER);
     account(&mut log, &ending, build_end.as_ref()).await?;
     let inspection = match &ending {
-        Ending::Inspect { inspect, .. } if inspect.exit_code == 0 => inspection(&pods, &name).await?,
+        Ending::Inspect { inspect, .. } if inspect.exit_code == 0 => inspection(&pods, name).await?,
         Ending::Inspect { .. } if !log.is_finished(INSPECT_CONTAINER) => {
-            drain(&mut log, &pods, &name, INSPECT_CONTAINER, seen).await?;
+            drain(&mut log, &pods, name, INSPECT_CONTAINER, seen).await?;
             log.finished(INSPECT_CONTAINER).await?;
             None
         }

@@ -182,6 +182,7 @@ impl<'a> Log<'a> {
     async fn append(&mut self, lines: &[Line], cursor: &Cursor) -> Result<(), Error> {
         let steps = Recorded::of(&mut self.steps);
         logs::append(&self.context.pool, self.build, lines, &steps, cursor).await?;
+        self.context.has_stored(self.build);
         self.context.metrics.log_lines.inc_by(lines.len() as u64);
         self.last_line = cursor.line_number;
         self.cursors.retain(|known| known.container != cursor.container);

@@ -156,13 +156,13 @@ fn milliseconds(terminated: &ContainerStateTerminated) -> Option<i64> {
 }
 
 fn status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
-    let status = pod.status.as_ref()?;
-    status
-        .init_container_statuses
-        .iter()
-        .chain(status.container_statuses.iter())
-        .flatten()
-        .find(|status| status.name == container)
+    statuses(pod).find(|status| status.name == container)
+}
+
+/// Of all containers, in the order in which they are started.
+pub fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let lists = pod.status.iter().flat_map(|status| [&status.init_container_statuses, &status.container_statuses]);
+    lists.flatten().flatten()
 }
 
 fn message(pod: &Pod) -> String {
@@ -276,6 +276,7 @@ mod tests {
             namespace: "green".to_owned(),
             name: "web".to_owned(),
             method: image_factory_core::method::Method::Kaniko,
+            pod_waits: false,
             cursors: Vec::new(),
         };
         let owned = |namespace: &str, kind: &str, name: &str, controller: bool| -> Pod {

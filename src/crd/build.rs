@@ -18,8 +18,6 @@ use super::{
     unavailable,
 };
 
-const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
-
 /// What should be built, and how.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -214,6 +212,9 @@ pub struct BuildSpec {
 }
 
 impl BuildSpec {
+    /// How long a run may take where the spec does not say.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
+
     /// How long a finished Job stays where the spec does not say.
     pub const DEFAULT_JOB_TTL: Duration = Duration::from_mins(10);
 
@@ -224,7 +225,7 @@ impl BuildSpec {
 
     /// How long a run may take.
     pub fn timeout(&self) -> Duration {
-        self.timeout.map_or(DEFAULT_TIMEOUT, Into::into)
+        self.timeout.map_or(Self::DEFAULT_TIMEOUT, Into::into)
     }
 
     /// Whether layers of earlier builds may be reused.

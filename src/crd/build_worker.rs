@@ -1,19 +1,19 @@
-//! The kind BuildWorker: a place where builds run, and how many it takes. The whole kind is refused
-//! until workers are more than the cluster itself; its schema stands already.
+//! The kind BuildWorker: a place where builds run, and how many it takes. Labels and taints are held to what
+//! Kubernetes itself takes, so that no Job is refused for its worker.
 
 use std::collections::BTreeMap;
 
-use image_factory_core::method::Method;
+use image_factory_core::{method::Method, worker_health};
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::Toleration,
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Condition},
-};
+use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Condition};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::reference::{SecretKeyReference, SecretReference};
+use super::{
+    reference::{SecretKeyReference, SecretReference},
+    unavailable,
+};
 
 /// A place where builds run.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -32,11 +32,26 @@ use super::reference::{SecretKeyReference, SecretReference};
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
     printcolumn(name = "Running", type_ = "integer", json_path = ".status.currentBuilds"),
     printcolumn(name = "Limit", type_ = "integer", json_path = ".spec.concurrentBuilds"),
+    printcolumn(name = "Cordon", type_ = "boolean", json_path = ".spec.cordon"),
     printcolumn(name = "Zone", type_ = "string", json_path = ".spec.zone", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = ("false", "BuildWorker is not available in this version of Image Factory"),
+    validation = (
+        "size(self.metadata.name) <= 63",
+        "metadata.name must have at most 63 characters: it is a label of the worker's Jobs"
+    ),
+    validation = (
+        "self.metadata.name != 'cluster'",
+        "metadata.name cluster is the built-in worker's, which is set by the operator's configuration; choose another"
+    ),
 )]
 #[serde(rename_all = "camelCase")]
+// What is in the API and does not act yet. Delete a line when its type does.
+#[x_kube(validation = unavailable("spec.type docker", "self.type != 'docker'"))]
+#[x_kube(validation = unavailable("spec.type local", "self.type != 'local'"))]
+#[x_kube(validation = unavailable("spec.endpoint", "!has(self.endpoint)"))]
+#[x_kube(validation = unavailable("spec.tlsSecret", "!has(self.tlsSecret)"))]
+#[x_kube(validation = unavailable("spec.managed", "!has(self.managed)"))]
+#[x_kube(validation = unavailable("spec.tokenSecret", "!has(self.tokenSecret)"))]
 pub struct BuildWorkerSpec {
     /// kubernetes: Jobs on nodes of this cluster. docker: a BuildKit daemon elsewhere, or one the
     /// operator runs. local: a process on a host.
@@ -48,10 +63,23 @@ pub struct BuildWorkerSpec {
     /// Zone of the worker, matched by a Build's spec.worker.zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = (
+        "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')",
+        "spec.zone must hold only letters, digits, `-`, `_` and `.`, and start and end with a letter or digit"
+    ))]
     pub zone: Option<String>,
     /// Labels of the worker, matched by a Build's spec.worker.selector. At most 64.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "label_values")]
+    #[x_kube(validation = (
+        "self.all(key, !format.qualifiedName().validate(key).hasValue())",
+        "each key of spec.labels must be a label's key as Kubernetes has it: [prefix/]name, the name at most 63 letters, digits, `-`, `_` and `.`"
+    ))]
+    #[x_kube(validation = (
+        "self.all(key, !format.labelValue().validate(self[key]).hasValue())",
+        "each value in spec.labels must be a label's value as Kubernetes has it: at most 63 letters, digits, `-`, `_` and `.`"
+    ))]
     pub labels: BTreeMap<String, String>,
     /// Methods the worker takes. Default: all its type can run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -61,9 +89,18 @@ pub struct BuildWorkerSpec {
     /// True takes no new builds; running ones go on. Default: false.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub cordon: bool,
-    /// Labels of the nodes its Jobs run on. Type kubernetes.
+    /// Labels of the nodes its Jobs run on. Default: any node. Type kubernetes; at most 64.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "label_values")]
+    #[x_kube(validation = (
+        "self.all(key, !format.qualifiedName().validate(key).hasValue())",
+        "each key of spec.nodeSelector must be a label's key as Kubernetes has it: [prefix/]name, the name at most 63 letters, digits, `-`, `_` and `.`"
+    ))]
+    #[x_kube(validation = (
+        "self.all(key, !format.labelValue().validate(self[key]).hasValue())",
+        "each value in spec.nodeSelector must be a label's value as Kubernetes has it: at most 63 letters, digits, `-`, `_` and `.`"
+    ))]
     pub node_selector: BTreeMap<String, String>,
     /// Taints of the nodes its Jobs tolerate. Type kubernetes; at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -85,6 +122,13 @@ pub struct BuildWorkerSpec {
     pub token_secret: Option<SecretKeyReference>,
 }
 
+fn label_values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "additionalProperties": {"type": "string", "maxLength": 63},
+    })
+}
+
 /// What kind of place a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -92,6 +136,63 @@ pub enum WorkerType {
     Docker,
     Kubernetes,
     Local,
+}
+
+/// A taint of nodes that does not keep the worker's Jobs away; the fields are those of a Pod's toleration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
+    "each of spec.tolerations without a key must have the operator Exists: it tolerates every taint"
+))]
+#[x_kube(validation = (
+    "!has(self.value) || self.value == '' || !has(self.operator) || self.operator != 'Exists'",
+    "each of spec.tolerations with the operator Exists takes no value; remove it"
+))]
+#[x_kube(validation = (
+    "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+    "each of spec.tolerations with tolerationSeconds must have the effect NoExecute"
+))]
+pub struct Toleration {
+    /// Key of the taint. Default: every key, which needs the operator Exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 317))]
+    #[x_kube(validation = (
+        "!format.qualifiedName().validate(self).hasValue()",
+        "the key of each of spec.tolerations must be a label's key as Kubernetes has it, such as example.com/gpu"
+    ))]
+    pub key: Option<String>,
+    /// Whether the value must be equal, or any value does. Default: Equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<TolerationOperator>,
+    /// Value of the taint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = (
+        "!format.labelValue().validate(self).hasValue()",
+        "the value of each of spec.tolerations must be a label's value as Kubernetes has it: at most 63 letters, digits, `-`, `_` and `.`"
+    ))]
+    pub value: Option<String>,
+    /// Effect of the taint. Default: every effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<worker_health::Effect>,
+    /// How long a Pod stays on a node that gets the taint. Default: for ever. Effect NoExecute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toleration_seconds: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TolerationOperator {
+    Equal,
+    Exists,
+}
+
+impl From<&Toleration> for worker_health::Toleration {
+    fn from(toleration: &Toleration) -> Self {
+        let Toleration { key, operator, value, effect, toleration_seconds: _ } = toleration.clone();
+        let any_value = operator == Some(TolerationOperator::Exists);
+        Self { key, value: (!any_value).then(|| value.unwrap_or_default()), effect }
+    }
 }
 
 /// A BuildKit daemon that the operator runs.

@@ -302,6 +302,10 @@ pub struct Newest {
     pub started_at: Option<Timestamp>,
     pub completed_at: Option<Timestamp>,
     pub cancel_requested: bool,
+    /// What its Pod waits for: reason and sentence.
+    pub pod_waits: Option<(String, String)>,
+    /// That was for too long.
+    pub pod_given_up: bool,
     pub job_created: bool,
     pub error_message: Option<String>,
     pub failure_reason: Option<String>,
@@ -380,6 +384,8 @@ pub async fn newest_of(pool: &PgPool, resource_uids: &[String]) -> Result<HashMa
             started_at: row.started_at.map(jiff_sqlx::Timestamp::to_jiff),
             completed_at: row.completed_at.map(jiff_sqlx::Timestamp::to_jiff),
             cancel_requested: row.cancel_requested_at.is_some(),
+            pod_waits: row.pod_waiting_reason.zip(row.pod_waiting_message),
+            pod_given_up: row.pod_given_up_at.is_some(),
             job_created: row.job_created_at.is_some(),
             error_message: row.error_message,
             failure_reason: row.failure_reason,

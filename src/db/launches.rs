@@ -1,15 +1,18 @@
 //! Running attempts as the dispatcher and the collector see them: what to launch, what to stop,
 //! what to follow.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use image_factory_core::{
     method::{Method, UnknownMethod},
+    outcome::Stop,
+    patience::Wait,
     reason::Reason,
     status::Status,
 };
+use k8s_openapi::api::core::v1::Toleration;
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
 
 use super::{Error, Result, builds, logs::Cursor, transitions};
@@ -24,6 +27,10 @@ pub struct Unlaunched {
     pub uid: String,
     pub project: String,
     pub worker: String,
+    pub worker_offline: bool,
+    /// Labels of the nodes its Job lands on.
+    pub node_selector: BTreeMap<String, String>,
+    pub tolerations: Vec<Toleration>,
     pub method: Method,
     pub spec: Value,
     /// Why it shall stop before it has started, where it shall.
@@ -39,7 +46,9 @@ pub struct Unlaunched {
 pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
     let rows = sqlx::query!(
         "select b.id, b.resource_namespace, b.resource_name, b.resource_uid, p.name as project, w.worker_name,
-                c.build_method, c.spec, b.cancel_reason,
+                w.status = 'offline' as \"worker_offline!\",
+                w.node_selector as \"node_selector: Json<BTreeMap<String, String>>\",
+                w.tolerations as \"tolerations: Json<Vec<Toleration>>\", c.build_method, c.spec, b.cancel_reason,
                 (select count(*) from build_status_history h
                  where h.build_id = b.id and h.sequence > 1 and h.to_status = 'queued') as \"returns!\"
          from builds b
@@ -60,6 +69,9 @@ pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
                 uid: row.resource_uid,
                 project: row.project,
                 worker: row.worker_name,
+                worker_offline: row.worker_offline,
+                node_selector: row.node_selector.0,
+                tolerations: row.tolerations.0,
                 method: method(&row.build_method)?,
                 spec: row.spec,
                 cancel: cancel_reason(row.cancel_reason),
@@ -114,7 +126,74 @@ pub async fn put_back(pool: &PgPool, build: Uuid, why: &str, delay: Duration) ->
     Ok(())
 }
 
-/// A running attempt that was asked to stop.
+/// Puts claimed attempts whose worker went offline before they had a Job back into the queue.
+///
+/// # Errors
+/// When the statement fails; none is put back then.
+pub async fn put_back_stranded(pool: &PgPool, stranded: &[Unlaunched]) -> Result<()> {
+    let changes: Vec<transitions::Change> = stranded
+        .iter()
+        .map(|attempt| transitions::Change {
+            build: attempt.id,
+            reason: format!("worker {} went offline before the build had a Job", attempt.worker),
+            ..transitions::Change::default()
+        })
+        .collect();
+    let mut tx = pool.begin().await?;
+    transitions::apply(&mut tx, Status::InProgress, Status::Queued, &changes).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Notes what the attempt's Pod waits for, or that it waits no longer. Gives how long it has waited for that by the
+/// database's clock, which is the same for every operator.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn pod_waits(pool: &PgPool, build: Uuid, wait: Option<&Wait>) -> Result<Duration> {
+    let seconds = sqlx::query_scalar!(
+        "with changed as (
+             update builds set
+                 pod_waiting_reason = $2::text,
+                 pod_waiting_message = $3::text,
+                 pod_waiting_since = case when $2 = pod_waiting_reason then pod_waiting_since when $2 is not null then now() end
+             where id = $1 and status = 'in_progress' and pod_given_up_at is null
+             returning resource_namespace, resource_name, extract(epoch from now() - pod_waiting_since)::float8 as waited
+         ),
+         told as (
+             select pg_notify('image_factory_status', 'in_progress ' || resource_namespace || '/' || resource_name) from changed
+         )
+         select changed.waited from changed, told",
+        build,
+        wait.map(|wait| wait.reason.as_str()),
+        wait.map(|wait| wait.message.as_str())
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(seconds.flatten().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_default())
+}
+
+/// The attempt's Pod has waited for too long: from now on the attempt is stopping. `message` tells it.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn give_up_pod(pool: &PgPool, build: Uuid, message: &str) -> Result<()> {
+    sqlx::query!(
+        "with changed as (
+             update builds set pod_given_up_at = now(), pod_waiting_message = $2
+             where id = $1 and status = 'in_progress' and pod_waiting_reason is not null and pod_given_up_at is null
+             returning resource_namespace, resource_name
+         )
+         select pg_notify('image_factory_status', 'stop_asked ' || resource_namespace || '/' || resource_name)::text as told from changed",
+        build,
+        message
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(())
+}
+
+/// A running attempt that was told to stop.
 #[derive(Clone, Debug)]
 pub struct Stopping {
     pub id: Uuid,
@@ -122,7 +201,7 @@ pub struct Stopping {
     pub name: String,
 }
 
-/// Running attempts with a Job that were asked to stop.
+/// Running attempts with a Job that were told to stop: cancelled, or given up.
 ///
 /// # Errors
 /// When the query fails.
@@ -130,7 +209,8 @@ pub async fn stopping(pool: &PgPool) -> Result<Vec<Stopping>> {
     Ok(sqlx::query_as!(
         Stopping,
         "select id, resource_namespace as namespace, resource_name as name from builds
-         where status = 'in_progress' and cancel_requested_at is not null and job_created_at is not null"
+         where status = 'in_progress' and job_created_at is not null
+           and (cancel_requested_at is not null or pod_given_up_at is not null)"
     )
     .fetch_all(pool)
     .await?)
@@ -144,6 +224,8 @@ pub struct Followed {
     pub namespace: String,
     pub name: String,
     pub method: Method,
+    /// The row tells that its Pod can't go on.
+    pub pod_waits: bool,
     /// How far its log is stored.
     pub cursors: Vec<Cursor>,
 }
@@ -154,12 +236,12 @@ pub struct Followed {
 /// When the query fails.
 pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
     let rows = sqlx::query!(
-        "select b.status, b.resource_namespace, b.resource_name, m.build_method,
+        "select b.status, b.resource_namespace, b.resource_name, b.build_method,
+                b.pod_waiting_reason is not null as \"pod_waits!\",
                 c.container as \"container?\", c.last_timestamp as \"last_timestamp?\",
                 c.lines_at_timestamp as \"lines_at_timestamp?\", c.line_number as \"line_number?\",
                 c.finished as \"finished?\", c.bytes as \"bytes?\", c.capped as \"capped?\"
          from builds b
-         join build_configs m on m.build_id = b.id
          left join build_log_cursors c on c.build_id = b.id
          where b.id = $1",
         build
@@ -174,6 +256,7 @@ pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
             namespace: row.resource_namespace,
             name: row.resource_name,
             method: method(&row.build_method)?,
+            pod_waits: row.pod_waits,
             cursors: Vec::new(),
         });
         attempt.cursors.extend(row.container.map(|container| Cursor {
@@ -194,7 +277,8 @@ pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
 pub struct Ending {
     pub method: Method,
     pub spec: Value,
-    pub cancel: Option<Reason>,
+    /// Why it was told to stop, where it was.
+    pub stop: Option<Stop>,
     /// The Build it belongs to.
     pub namespace: String,
     pub name: String,
@@ -213,7 +297,11 @@ pub async fn ending(pool: &PgPool, build: Uuid, tail_lines: i64) -> Result<Optio
         Ok(Ending {
             method: method(&row.build_method)?,
             spec: row.spec,
-            cancel: cancel_reason(row.cancel_reason),
+            stop: match (cancel_reason(row.cancel_reason), row.given_up_reason, row.given_up_message) {
+                (Some(reason), ..) => Some(Stop::Cancelled(reason)),
+                (None, Some(reason), Some(message)) => Some(Stop::GivenUp { reason: wait_reason(&reason), message }),
+                _ => None,
+            },
             namespace: row.resource_namespace,
             name: row.resource_name,
             uid: row.resource_uid,
@@ -240,6 +328,10 @@ pub async fn launched(pool: &PgPool, seconds: f64) -> Result<Vec<Uuid>> {
 
 fn method(text: &str) -> Result<Method> {
     text.parse().map_err(|error: UnknownMethod| Error::Row(error.to_string()))
+}
+
+fn wait_reason(text: &str) -> Reason {
+    text.parse().unwrap_or(Reason::Internal)
 }
 
 fn cancel_reason(text: Option<String>) -> Option<Reason> {

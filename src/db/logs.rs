@@ -1,7 +1,7 @@
 //! The tables `build_logs` and `build_log_cursors`: lines, numbered without gap over all
 //! containers of an attempt, and how far each container's log has been read.
 
-use image_factory_core::loglevel::Level;
+use image_factory_core::{loglevel::Level, status::Status};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::PgPool;
@@ -116,6 +116,96 @@ pub async fn append(
     tx.commit().await?;
     failpoint::statement("log.after-commit")?;
     Ok(())
+}
+
+/// A line as it is read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub number: i64,
+    pub content: String,
+    /// INFO, WARN, ERROR or DEBUG.
+    pub level: String,
+    pub logged_at: Timestamp,
+}
+
+/// A piece of an attempt's log, and the attempt's status at that moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub lines: Vec<Stored>,
+    /// At that moment no line followed.
+    pub is_last: bool,
+    pub status: Status,
+}
+
+/// Most lines of a page.
+const PAGE_LINES: i64 = 1_000;
+
+/// The lines after `after`, at least one where there is one, and as many as make `bytes`. Lines and
+/// status are of one moment: no line ever follows the last page of an attempt that has ended. `None`:
+/// there is no such attempt.
+///
+/// # Errors
+/// When the query fails or a row holds what this version does not know.
+pub async fn read(pool: &PgPool, build: Uuid, after: i64, bytes: i64) -> Result<Option<Page>> {
+    let rows = sqlx::query!(
+        "select b.status, l.line_number as \"line_number?\", l.log_content as \"log_content?\",
+             l.log_level as \"log_level?\", l.logged_at as \"logged_at?\"
+         from builds b
+         left join (
+             select *, sum(octet_length(log_content)) over (order by line_number) - octet_length(log_content) as before
+             from (
+                 select line_number, log_content, log_level, logged_at from build_logs
+                 where build_id = $1 and line_number > $2 order by line_number limit $4
+             ) next
+         ) l on l.before < $3
+         where b.id = $1
+         order by l.line_number",
+        build,
+        after,
+        bytes,
+        PAGE_LINES
+    )
+    .fetch_all(pool)
+    .await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let status = super::builds::status(&first.status)?;
+    let lines = rows.into_iter().filter_map(|row| {
+        let logged_at = row.logged_at?.to_jiff();
+        Some(Stored { number: row.line_number?, content: row.log_content?, level: row.log_level?, logged_at })
+    });
+    let lines: Vec<Stored> = lines.collect();
+    let read: usize = lines.iter().map(|line| line.content.len()).sum();
+    let is_full = |count: usize, most| i64::try_from(count).is_ok_and(|count| count >= most);
+    let is_last = !is_full(lines.len(), PAGE_LINES) && !is_full(read, bytes);
+    Ok(Some(Page { lines, is_last, status }))
+}
+
+/// Number of the last line stored; 0 where there is none.
+///
+/// # Errors
+/// When the query fails.
+pub async fn last_line(pool: &PgPool, build: Uuid) -> Result<i64> {
+    Ok(sqlx::query_scalar!(
+        "select line_number from build_logs where build_id = $1 order by line_number desc limit 1",
+        build
+    )
+    .fetch_optional(pool)
+    .await?
+    .unwrap_or(0))
+}
+
+/// Number of the first line that was printed at `since` or later; `None` where there is none yet.
+///
+/// # Errors
+/// When the query fails.
+pub async fn first_line_since(pool: &PgPool, build: Uuid, since: Timestamp) -> Result<Option<i64>> {
+    Ok(sqlx::query_scalar!(
+        "select line_number from build_logs where build_id = $1 and logged_at >= $2 order by line_number limit 1",
+        build,
+        since.to_sqlx() as jiff_sqlx::Timestamp
+    )
+    .fetch_optional(pool)
+    .await?)
 }
 
 /// Rows in COPY's text format: <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2>.

@@ -39,7 +39,11 @@ pub async fn launch(context: &Context, attempt: &Unlaunched) -> Result<Launched,
         build: attempt.name.clone(),
         build_uid: attempt.uid.clone(),
         project: attempt.project.clone(),
-        worker: attempt.worker.clone(),
+        worker: jobs::Worker {
+            name: attempt.worker.clone(),
+            node_selector: attempt.node_selector.clone(),
+            tolerations: attempt.tolerations.clone(),
+        },
         spec,
     };
     let job = match jobs::job(&launch, &context.jobs) {
@@ -77,7 +81,7 @@ async fn taken(client: &Client, api: &Api<Job>, job: &Job, launch: &Launch) -> R
         return Ok(Launched::InTheWay);
     };
     let same = |label: &str, value: &str| existing.labels().get(label).is_some_and(|found| found == value);
-    if same(labels::BUILD_ID, &launch.id.to_string()) && same(labels::WORKER, &launch.worker) {
+    if same(labels::BUILD_ID, &launch.id.to_string()) && same(labels::WORKER, &launch.worker.name) {
         return Ok(Launched::Created(Box::new(existing)));
     }
     tracing::warn!(build.id = %launch.id, job = name, "another Job has the name of this build's; it is deleted");

@@ -13,7 +13,7 @@ pub(super) fn of(launch: &Launch) -> BTreeMap<String, String> {
             (BUILD, launch.build.clone()),
             (PROJECT, launch.project.clone()),
             (METHOD, launch.spec.method.as_str().to_owned()),
-            (WORKER, launch.worker.clone()),
+            (WORKER, launch.worker.name.clone()),
             (MANAGED_BY, "image-factory".to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value)),

@@ -102,7 +102,7 @@ mod tests {
             build: "pear".to_owned(),
             build_uid: "u".to_owned(),
             project: "fruit".to_owned(),
-            worker: "cluster".to_owned(),
+            worker: jobs::Worker { name: "cluster".to_owned(), ..jobs::Worker::default() },
             spec: serde_json::from_value(json!({
                 "method": "container", "timeout": "90s", "source": {"git": git},
                 "output": {"image": "registry.test/a/b:1"},

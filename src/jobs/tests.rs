@@ -1,6 +1,6 @@
 //! Jobs as their methods make them: which flag, which mount and which bound each input becomes.
 
-use image_factory_core::pod::BUILD_CONTAINER;
+use image_factory_core::{labels::WORKER, pod::BUILD_CONTAINER};
 use serde_json::{Value, json};
 
 use super::*;
@@ -27,6 +27,10 @@ fn settings() -> Settings {
 }
 
 fn job_of(method: &str, more: Value) -> Job {
+    job_on(Worker { name: "cluster".to_owned(), ..Worker::default() }, method, more)
+}
+
+fn job_on(worker: Worker, method: &str, more: Value) -> Job {
     let mut spec = json!({
         "method": method,
         "source": {"inline": {"files": {"Dockerfile": "FROM scratch"}}},
@@ -39,7 +43,7 @@ fn job_of(method: &str, more: Value) -> Job {
         build: "web".to_owned(),
         build_uid: "uid-of-web".to_owned(),
         project: "storefront".to_owned(),
-        worker: "cluster".to_owned(),
+        worker,
         spec: serde_json::from_value(spec).expect("the spec reads"),
     };
     job(&launch, &settings()).expect("the method is available")
@@ -82,6 +86,22 @@ fn secret_inputs() -> Value {
         "secrets": [{"id": "npmrc", "secretRef": {"name": "npm", "key": "config"}}],
         "output": {"credentialsSecret": {"name": "push"}},
     })
+}
+
+#[test]
+fn a_pod_lands_on_the_nodes_of_its_worker_and_says_nothing_where_any_will_do() {
+    for method in ["kaniko", "buildx", "container"] {
+        let anywhere = pod(&job_of(method, json!({})));
+        assert_eq!((anywhere.node_selector, anywhere.tolerations), (None, None));
+        let toleration = Toleration { key: Some("gpu".to_owned()), ..Toleration::default() };
+        let selector = BTreeMap::from([("pool".to_owned(), "builds".to_owned())]);
+        let worker =
+            Worker { name: "press".to_owned(), node_selector: selector.clone(), tolerations: vec![toleration.clone()] };
+        let job = job_on(worker, method, json!({}));
+        assert_eq!(job.metadata.labels.as_ref().map(|labels| labels[WORKER].as_str()), Some("press"));
+        let pod = pod(&job);
+        assert_eq!((pod.node_selector, pod.tolerations), (Some(selector), Some(vec![toleration])));
+    }
 }
 
 #[test]

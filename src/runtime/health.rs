@@ -23,10 +23,12 @@ pub enum Watch {
     Policies,
     Namespaces,
     Pods,
+    Workers,
+    Nodes,
 }
 
 impl Watch {
-    const ALL: [Self; 4] = [Self::Builds, Self::Policies, Self::Namespaces, Self::Pods];
+    const ALL: [Self; 6] = [Self::Builds, Self::Policies, Self::Namespaces, Self::Pods, Self::Workers, Self::Nodes];
 
     const fn name(self) -> &'static str {
         match self {
@@ -34,6 +36,8 @@ impl Watch {
             Self::Policies => "watch of policies",
             Self::Namespaces => "watch of namespaces",
             Self::Pods => "watch of pods",
+            Self::Workers => "watch of workers",
+            Self::Nodes => "watch of nodes",
         }
     }
 }
@@ -151,6 +155,6 @@ mod tests {
         assert_eq!(health.silent_at(later(Duration::from_mins(1))), Watch::ALL.map(Watch::name));
         health.heard(Watch::Builds);
         health.heard(Watch::Namespaces);
-        assert_eq!(health.silent_at(led), ["watch of policies", "watch of pods"]);
+        assert_eq!(health.silent_at(led), ["watch of policies", "watch of pods", "watch of workers", "watch of nodes"]);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use image_factory_core::{method::Method, outcome::Outcome};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
@@ -24,6 +24,14 @@ pub struct Failure {
     pub part: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Answered {
+    /// The route, with its parameters' names in the place of their values; `none` for any other path.
+    pub route: String,
+    /// The HTTP status.
+    pub code: u16,
+}
+
 #[derive(Clone)]
 pub struct Metrics {
     pub builds_ended: Family<Ended, Counter>,
@@ -31,6 +39,9 @@ pub struct Metrics {
     pub log_lines: Counter,
     pub failures: Family<Failure, Counter>,
     pub panics: Family<Failure, Counter>,
+    pub http_answers: Family<Answered, Counter>,
+    pub http_log_viewers: Gauge,
+    pub http_log_tails: Gauge,
     registry: Arc<Registry>,
 }
 
@@ -42,12 +53,28 @@ impl Default for Metrics {
         let log_lines = Counter::default();
         let failures = Family::default();
         let panics = Family::default();
+        let http_answers = Family::default();
+        let http_log_viewers = Gauge::default();
+        let http_log_tails = Gauge::default();
         registry.register("builds_ended", "Attempts that ended, by method, result and reason", builds_ended.clone());
         registry.register("builds_claimed", "Attempts claimed for a worker", builds_claimed.clone());
         registry.register("log_lines", "Log lines stored", log_lines.clone());
         registry.register("failures", "Work that failed and is tried again, by part of the operator", failures.clone());
         registry.register("panics", "Panics that were caught, by part of the operator", panics.clone());
-        Self { builds_ended, builds_claimed, log_lines, failures, panics, registry: Arc::new(registry) }
+        registry.register("http_answers", "Answers to HTTP requests, by route and status", http_answers.clone());
+        registry.register("http_log_viewers", "Viewers that logs are being sent to", http_log_viewers.clone());
+        registry.register("http_log_tails", "Builds whose log is read for viewers as it grows", http_log_tails.clone());
+        Self {
+            builds_ended,
+            builds_claimed,
+            log_lines,
+            failures,
+            panics,
+            http_answers,
+            http_log_viewers,
+            http_log_tails,
+            registry: Arc::new(registry),
+        }
     }
 }
 
@@ -69,6 +96,10 @@ impl Metrics {
     /// A panic is a failure too, and a fault of the operator besides.
     pub fn panicked(&self, part: &'static str) {
         self.panics.get_or_create(&Failure { part }).inc();
+    }
+
+    pub fn answered(&self, route: String, code: u16) {
+        self.http_answers.get_or_create(&Answered { route, code }).inc();
     }
 
     /// In OpenMetrics text.

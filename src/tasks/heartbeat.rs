@@ -1,4 +1,5 @@
-//! Declares the built-in worker and the operator's defaults, again and again: a heartbeat.
+//! Declares the built-in worker and the operator's defaults, and notes which workers were seen, again and again: a
+//! heartbeat.
 
 use super::Error;
 use crate::{
@@ -16,6 +17,6 @@ pub struct Settings {
 
 pub async fn beat(context: Context, settings: Settings) -> Result<(), Error> {
     settings::declare(&context.pool, settings.tenant_builds).await?;
-    workers::declare_built_in(&context.pool, settings.worker_builds).await?;
+    workers::beat(&context.pool, settings.worker_builds).await?;
     Ok(())
 }

@@ -28,4 +28,6 @@ mod api_outages;
 mod database_outages;
 mod hops;
 mod leaders;
+mod lost_workers;
+mod long_logs;
 mod statements;

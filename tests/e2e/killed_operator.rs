@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     budgets, rights, rows,
-    tenant::{phase, status, tenant},
+    tenant::{Tenant, phase, status, tenant},
     watching,
 };
 
@@ -39,14 +39,7 @@ async fn killing_the_operator_in_the_midst_of_builds_changes_nothing_in_the_end(
             before.push((tenant.jobs_of(*id).await, tenant.pods_of(*id).await));
         }
 
-        let operators: Api<Pod> = Api::namespaced(tenant.client.clone(), rights::NAMESPACE);
-        let selector = ListParams::default().labels("app.kubernetes.io/name=image-factory");
-        let killed = operators.list(&selector).await.expect("Pods can be listed").items;
-        assert!(!killed.is_empty(), "the operator runs");
-        for pod in &killed {
-            let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-            operators.delete(&pod.name_any(), &now).await.expect("it can be killed");
-        }
+        let killed = kill(tenant).await;
         for id in &ids {
             let stored = ticks(&rows::log(&tenant.pool, *id).await);
             assert!(stored.len() < TICKS, "it was killed in the midst of the build");
@@ -74,19 +67,41 @@ async fn killing_the_operator_in_the_midst_of_builds_changes_nothing_in_the_end(
             assert_eq!(pods_after.iter().map(ResourceExt::uid).collect::<Vec<_>>(), [pods[0].uid()], "and Pod");
         }
 
-        // Whoever runs the next test finds an operator that is ready.
-        watching::eventually("a new operator that is ready", async || {
-            let pods = operators.list(&selector).await.expect("Pods can be listed").items;
-            let new = |pod: &&Pod| killed.iter().all(|old| old.uid() != pod.uid());
-            let ready = |pod: &Pod| {
-                let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-                conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
-            };
-            pods.iter().filter(new).any(ready).then_some(())
-        })
-        .await;
+        succeeded(tenant, &killed).await;
     })
     .await;
+}
+
+/// Kills every operator at once, and says which that were.
+pub async fn kill(tenant: &Tenant) -> Vec<Pod> {
+    let (operators, selector) = operators(tenant);
+    let killed = operators.list(&selector).await.expect("Pods can be listed").items;
+    assert!(!killed.is_empty(), "the operator runs");
+    for pod in &killed {
+        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        operators.delete(&pod.name_any(), &now).await.expect("it can be killed");
+    }
+    killed
+}
+
+/// Whoever runs the next test finds an operator that is ready.
+pub async fn succeeded(tenant: &Tenant, killed: &[Pod]) {
+    let (operators, selector) = operators(tenant);
+    watching::eventually("a new operator that is ready", async || {
+        let pods = operators.list(&selector).await.expect("Pods can be listed").items;
+        let new = |pod: &&Pod| killed.iter().all(|old| old.uid() != pod.uid());
+        let ready = |pod: &Pod| {
+            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+            conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
+        };
+        pods.iter().filter(new).any(ready).then_some(())
+    })
+    .await;
+}
+
+fn operators(tenant: &Tenant) -> (Api<Pod>, ListParams) {
+    let operators = Api::namespaced(tenant.client.clone(), rights::NAMESPACE);
+    (operators, ListParams::default().labels("app.kubernetes.io/name=image-factory"))
 }
 
 const BUILDS: usize = 30;

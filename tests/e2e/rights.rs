@@ -19,17 +19,21 @@ pub const NAMESPACE: &str = "image-factory";
 const OPERATOR: &str = "image-factory";
 
 /// API group and resource, verbs.
-const RIGHTS: [(&str, &str); 10] = [
+const RIGHTS: [(&str, &str); 14] = [
     ("imagefactory.dev/builds", "get list watch patch"),
     ("imagefactory.dev/buildconcurrencypolicies", "get list watch patch"),
+    ("imagefactory.dev/buildworkers", "get list watch patch"),
     ("imagefactory.dev/builds/status", "patch"),
     ("imagefactory.dev/buildconcurrencypolicies/status", "patch"),
+    ("imagefactory.dev/buildworkers/status", "patch"),
     ("batch/jobs", "get list watch create patch delete"),
     ("/pods", "get list watch"),
     ("/pods/log", "get"),
     ("/namespaces", "get list watch"),
     ("/nodes", "get list watch"),
     ("events.k8s.io/events", "create patch"),
+    ("authentication.k8s.io/tokenreviews", "create"),
+    ("authorization.k8s.io/subjectaccessreviews", "create"),
 ];
 
 /// The same in the operator's own namespace alone: by which lease it leads.

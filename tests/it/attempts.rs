@@ -78,7 +78,7 @@ pub async fn limits(pool: &PgPool, worker: i32, tenant: i32) {
     pool.set_connect_options((*pool.connect_options()).clone().options([("jit", "off")]));
     sqlx::query("set jit = off").execute(pool).await.expect("jit can be turned off");
     settings::declare(pool, tenant).await.expect("the default can be declared");
-    workers::declare_built_in(pool, worker).await.expect("the worker can be declared");
+    workers::beat(pool, worker).await.expect("the worker can be declared");
 }
 
 pub fn success(reference: &str) -> Outcome {

@@ -19,6 +19,7 @@ use image_factory::{
     jobs,
     runtime::{Context, health::Health, metrics::Metrics},
 };
+use image_factory_core::patience::Patience;
 use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -86,6 +87,8 @@ impl Cluster {
             jobs: Arc::new(jobs::Settings { images, ..jobs::Settings::default() }),
             metrics: Metrics::default(),
             health: Health::default(),
+            patience: Patience::default(),
+            stored: tokio::sync::broadcast::channel(16).0,
             log_bytes: 1_000,
         }
     }

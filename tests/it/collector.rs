@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use image_factory::{collector, db::queue};
-use image_factory_core::labels;
-use image_factory_core::{ids, report::AgentReport};
+use image_factory::{
+    collector,
+    db::{launches, queue},
+};
+use image_factory_core::{ids, labels, patience::Wait, reason::Reason, report::AgentReport};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -201,4 +203,63 @@ async fn a_log_over_its_cap_stays_so_whoever_reads_on(pool: PgPool) {
     collect_until(&pool, &cluster, async || end(&pool, id).await).await;
     let sentence = "2 more lines were printed and not stored: the log is over its size limit";
     assert_eq!(log(&pool, id).await, ["one", sentence]);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_pod_that_waits_for_too_long_is_given_up_and_ends_for_that_reason_once_it_is_gone(pool: PgPool) {
+    type Waits = (Option<String>, Option<String>, bool);
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    let recorded: Value =
+        serde_json::from_str(include_str!("../fixtures/pods/image-not-found.json")).expect("a recorded Pod");
+    let pod = pod_of("web", id, "web-pod", &recorded["status"]);
+    cluster.has_pods(std::slice::from_ref(&pod), "green", std::slice::from_ref(&pod));
+    let row = async || -> Waits {
+        sqlx::query_as(
+            "select pod_waiting_reason, pod_waiting_message, pod_given_up_at is not null from builds where id = $1",
+        )
+        .bind(id)
+        .fetch_one(&pool)
+        .await
+        .expect("no error")
+    };
+
+    let told = collect_until(&pool, &cluster, async || Some(row().await).filter(|row| row.0.is_some())).await;
+    assert_eq!((told.0.as_deref(), told.2), (Some("ImagePull"), false));
+    assert!(told.1.is_some_and(|told| told.contains("registry.test/orchard/never-pushed:7")));
+
+    // An hour later another operator is there.
+    sqlx::query("update builds set pod_waiting_since = now() - interval '1 hour' where id = $1")
+        .bind(id)
+        .execute(&pool)
+        .await
+        .expect("no error");
+    collect_until(&pool, &cluster, async || row().await.2.then_some(())).await;
+    let stopping = launches::stopping(&pool).await.expect("no error");
+    assert_eq!(stopping.iter().map(|attempt| attempt.id).collect::<Vec<_>>(), [id]);
+    assert_eq!(end(&pool, id).await, None, "its Pod is still there");
+
+    // Job and Pod are gone, and who deleted them, too.
+    cluster.has_pods(&[], "green", &[]);
+    let (reason, code, message) = collect_until(&pool, &cluster, async || end(&pool, id).await).await;
+    assert_eq!((reason.as_str(), code), ("ImagePull", None));
+    assert!(message.ends_with("not found (given up after 5m)"), "{message}");
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_wait_that_is_over_is_told_no_more_and_begins_anew(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    let waits = |reason, message: &str| Wait { reason, message: message.to_owned() };
+    let note = async |wait: Option<&Wait>| launches::pod_waits(&pool, id, wait).await.expect("no error").as_secs();
+    assert_eq!(note(Some(&waits(Reason::ImagePull, "one"))).await, 0);
+    sqlx::query("update builds set pod_waiting_since = now() - interval '1 minute' where id = $1")
+        .bind(id)
+        .execute(&pool)
+        .await
+        .expect("no error");
+    assert_eq!(note(Some(&waits(Reason::ImagePull, "other words"))).await, 60, "it is the same wait");
+    assert_eq!(note(Some(&waits(Reason::Unschedulable, "two"))).await, 0, "it is another");
+    assert_eq!(note(None).await, 0);
+    assert_eq!(note(Some(&waits(Reason::Unschedulable, "two"))).await, 0, "it was over meanwhile");
 }

@@ -43,7 +43,7 @@ fn launch(spec: Value) -> Launch {
         build: "wall.front".to_owned(),
         build_uid: "4b1c2d3e-0000-4000-8000-000000000001".to_owned(),
         project: "paint".to_owned(),
-        worker: "cluster".to_owned(),
+        worker: jobs::Worker { name: "cluster".to_owned(), ..jobs::Worker::default() },
         spec: serde_json::from_value(spec).expect("a spec"),
     }
 }

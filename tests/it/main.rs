@@ -1,6 +1,7 @@
 //! Tests across modules, one binary, on real Git and a real Postgres: `DATABASE_URL` names a server where
 //! databases may be made, and each test has its own, migrated from nothing.
 
+mod api;
 mod architecture;
 mod attempts;
 mod claims;
@@ -17,3 +18,4 @@ mod schema;
 mod steps;
 mod transitions;
 mod verify;
+mod workers;

@@ -10,6 +10,7 @@ use image_factory::{
     jobs::Settings,
     runtime::{Context, health::Health, metrics::Metrics},
 };
+use image_factory_core::patience::Patience;
 use kube::runtime::{
     controller::Action,
     events::{Recorder, Reporter},
@@ -43,6 +44,8 @@ impl Fixture {
             jobs: Arc::new(Settings::default()),
             metrics: Metrics::default(),
             health: Health::default(),
+            patience: Patience::default(),
+            stored: tokio::sync::broadcast::channel(1).0,
             log_bytes: 0,
         };
         let controlled = Arc::new(Controlled::new(context));

@@ -1,8 +1,8 @@
 //! Cuts a builder's output into lines no longer than the container runtime keeps in one piece (16 KiB). Bytes are passed
-//! on as they are, NUL and invalid UTF-8 included; only a line that is too long gets a newline in between, and never
-//! inside a character.
+//! on as they are, NUL and invalid UTF-8 included; only a line that is too long goes on in the next, with a mark at its
+//! end, and is never cut inside a character.
 
-use image_factory_core::pod::MAX_LINE_BYTES;
+use image_factory_core::pod::{GOES_ON, MAX_LINE_BYTES};
 
 /// Collects bytes until they are a line. What has no newline yet waits in it, at most [`MAX_LINE_BYTES`].
 #[derive(Default)]
@@ -41,8 +41,9 @@ impl LineCutter {
         let mut lines = 0;
         let mut start = 0;
         while self.pending.len() - start > MAX_LINE_BYTES {
-            let end = boundary(&self.pending, start + MAX_LINE_BYTES);
+            let end = boundary(&self.pending, start + MAX_LINE_BYTES - GOES_ON.len());
             out.extend_from_slice(&self.pending[start..end]);
+            out.extend_from_slice(GOES_ON.as_bytes());
             out.push(b'\n');
             start = end;
             lines += 1;
@@ -76,6 +77,11 @@ mod tests {
         (written, lines)
     }
 
+    /// What was printed, without the newlines and the marks of lines that were cut.
+    fn joined(lines: &[Vec<u8>]) -> Vec<u8> {
+        lines.iter().flat_map(|line| line.strip_suffix(GOES_ON.as_bytes()).unwrap_or(line).to_vec()).collect()
+    }
+
     #[test]
     fn pieces_become_lines() {
         for (pieces, expected) in [
@@ -98,7 +104,8 @@ mod tests {
         let exact = vec![b'x'; MAX_LINE_BYTES];
         assert_eq!(cut(&[&exact, b"\n"]), (vec![exact.clone()], 1));
         let over = vec![b'x'; MAX_LINE_BYTES + 1];
-        assert_eq!(cut(&[&over]), (vec![exact, b"x".to_vec()], 2));
+        let first = [&exact[..MAX_LINE_BYTES - 3], "…".as_bytes()].concat();
+        assert_eq!(cut(&[&over]), (vec![first, b"xxxx".to_vec()], 2));
     }
 
     #[test]
@@ -112,7 +119,7 @@ mod tests {
                     assert!(line.len() <= MAX_LINE_BYTES);
                     assert!(std::str::from_utf8(line).is_ok(), "{character} shifted by {shift}");
                 }
-                assert_eq!(lines.concat(), text.as_bytes());
+                assert_eq!(joined(&lines), text.as_bytes());
             }
         }
     }
@@ -120,7 +127,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_cut_at_the_limit() {
         let (lines, _) = cut(&[&vec![0x80; 2 * MAX_LINE_BYTES]]);
-        assert_eq!(lines.iter().map(Vec::len).collect::<Vec<_>>(), [MAX_LINE_BYTES, MAX_LINE_BYTES]);
+        assert_eq!(lines.iter().map(Vec::len).collect::<Vec<_>>(), [MAX_LINE_BYTES, MAX_LINE_BYTES, 6]);
     }
 
     proptest! {
@@ -139,7 +146,7 @@ mod tests {
             let (lines, count) = cut(&pieces);
             prop_assert_eq!(count, lines.len() as u64);
             prop_assert!(lines.iter().all(|line| line.len() <= MAX_LINE_BYTES));
-            prop_assert_eq!(lines.concat().len(), line_lengths.iter().sum::<usize>());
+            prop_assert_eq!(joined(&lines).len(), line_lengths.iter().sum::<usize>());
             prop_assert_eq!(cut(&[&input]).0, lines);
         }
     }

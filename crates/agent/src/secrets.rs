@@ -16,6 +16,10 @@ const MIN_PART_BYTES: usize = 8;
 const MIN_ENCODED_BYTES: usize = 6;
 /// Where `base64` and PEM break their lines.
 const ENCODED_LINES: [usize; 2] = [76, 64];
+/// What is left of an encoded value before or behind such a break is looked for from this length on.
+const MIN_REST_BYTES: usize = 8;
+/// Of a longer value the breaks are known only where nothing stands before it: the pieces would be too many.
+const MAX_WRAPPED_BYTES: usize = 16 * 1024;
 
 /// Of a file that is one secret.
 pub fn of_file(content: &[u8]) -> BTreeSet<Vec<u8>> {
@@ -90,6 +94,9 @@ fn add_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
             if inner.len() >= MIN_ENCODED_BYTES {
                 forms.insert(inner.to_vec());
             }
+            if value.len() <= MAX_WRAPPED_BYTES {
+                add_rests(inner, forms);
+            }
         }
     }
     for kept in ["-._~", "-._~/", "-._~!'()*"] {
@@ -104,6 +111,18 @@ fn add_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
         forms.insert(quoted.as_bytes()[1..quoted.len() - 1].to_vec());
         forms.insert(text.replace('\'', r"'\''").into_bytes());
         forms.insert(text.replace('\'', r#"'"'"'"#).into_bytes());
+    }
+}
+
+/// What may stand in one line of an encoded value when something before it shifts the breaks: a whole line of it from
+/// any place on, its beginning, or its end.
+fn add_rests(encoded: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
+    for line in ENCODED_LINES {
+        forms.extend(encoded.windows(line).map(<[u8]>::to_vec));
+    }
+    for length in MIN_REST_BYTES..encoded.len().min(ENCODED_LINES[0]) {
+        forms.insert(encoded[..length].to_vec());
+        forms.insert(encoded[encoded.len() - length..].to_vec());
     }
 }
 
@@ -209,6 +228,52 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn base64_is_found_across_line_and_chunk_borders_whatever_stands_around(
+            secret in proptest::collection::vec(128..255_u8, 8..400),
+            before in proptest::collection::vec(b'a'..=b'z', 0..100),
+            after in proptest::collection::vec(b'a'..=b'z', 0..100),
+            line in proptest::sample::select(ENCODED_LINES.to_vec()),
+            chunk in 1..100_usize,
+        ) {
+            let encoded = STANDARD.encode([&before[..], &secret, &after].concat());
+            let lines: Vec<_> = encoded.as_bytes().chunks(line).collect();
+            let mut stream = Masked::new(Arc::new(Mask::new(of_file(&secret))));
+            let mut out = Vec::new();
+            for piece in lines.join(&b'\n').chunks(chunk) {
+                stream.push(piece, &mut out);
+            }
+            stream.finish(&mut out);
+            // The characters that hold bits of the secret alone.
+            let inner = &encoded.as_bytes()[(before.len() * 8).div_ceil(6)..(before.len() + secret.len()) * 8 / 6];
+            for rest in inner.windows(MIN_REST_BYTES) {
+                prop_assert!(!out.windows(rest.len()).any(|seen| seen == rest), "{}", String::from_utf8_lossy(&out));
+            }
+        }
+
+        #[test]
+        fn percent_encoding_is_found_in_both_cases_and_each_line_of_a_secret_by_itself(
+            first in "[ -~]{8,40}",
+            second in proptest::collection::vec(128..255_u8, 8..40),
+            chunk in 1..20_usize,
+        ) {
+            prop_assume!(first.trim().len() >= 8);
+            let secret = [first.as_bytes(), b"\r\n", &second].concat();
+            let mask = Arc::new(Mask::new(of_file(&secret)));
+            for line in [first.trim().as_bytes(), &second] {
+                let upper = percent_encoded(line, "-._~");
+                for form in [upper.clone().into_bytes(), lower_escapes(&upper).into_bytes(), line.to_vec()] {
+                    let mut stream = Masked::new(mask.clone());
+                    let mut out = Vec::new();
+                    for piece in form.chunks(chunk) {
+                        stream.push(piece, &mut out);
+                    }
+                    stream.finish(&mut out);
+                    prop_assert_eq!(&*String::from_utf8_lossy(&out), "***");
+                }
+            }
+        }
+
         #[test]
         fn no_line_of_a_secret_and_no_encoding_of_it_stays(
             secret in proptest::collection::vec(any::<u8>(), 8..80),

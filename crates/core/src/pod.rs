@@ -52,9 +52,11 @@ pub const TERMINATION_LOG: &str = "/dev/termination-log";
 pub const INLINE_COUNT_VARIABLE: &str = "IMAGE_FACTORY_INLINE_COUNT";
 pub const INLINE_CHUNK_PREFIX: &str = "IMAGE_FACTORY_INLINE_";
 
-/// Longest line that the agent writes, in bytes without its newline: it cuts longer ones. Leaves room under the 16 KiB
+/// Longest line that the agent writes, in bytes with the mark of one that it cut and without its newline. Leaves room under the 16 KiB
 /// that the container runtime keeps in one piece.
 pub const MAX_LINE_BYTES: usize = 15 * 1024;
+/// At the end of a line that it cut, whose rest is the next line.
+pub const GOES_ON: &str = "…";
 
 /// The agent itself failed or refused (a second start, a socket that never came up): nothing of the builder's is meant.
 pub const EXIT_AGENT: i32 = 125;

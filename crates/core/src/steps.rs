@@ -20,7 +20,7 @@ pub use self::record::{Change, Progress, Step, StepError, StepStatus};
 use crate::{
     loglevel::{Level, without_ansi},
     method::Method,
-    pod::MAX_LINE_BYTES,
+    pod::{GOES_ON, MAX_LINE_BYTES},
 };
 
 /// One line of the container `build`.
@@ -32,7 +32,7 @@ pub struct Line<'a> {
     pub text: &'a str,
 }
 
-/// A line at least this long may have been cut: not inside a character, and without its `\r`.
+/// A line that was cut is at least this long, its mark included: no character is cut.
 const CUT_BYTES: usize = MAX_LINE_BYTES - 4;
 
 /// How the build ended, for the steps that still ran then.
@@ -81,7 +81,7 @@ impl Steps {
     pub fn read(&mut self, line: Line<'_>) {
         self.last = Some(line.at);
         // How a rest begins is up to whoever printed it.
-        if std::mem::replace(&mut self.cut, line.text.len() >= CUT_BYTES) {
+        if std::mem::replace(&mut self.cut, line.text.len() >= CUT_BYTES && line.text.ends_with(GOES_ON)) {
             self.record.go_on(line.text);
             return;
         }

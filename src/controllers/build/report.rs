@@ -172,6 +172,11 @@ fn wording(newest: &Newest) -> (Option<String>, String) {
         Status::InProgress if newest.cancel_requested => {
             (Some("Cancelling".to_owned()), "the run is being stopped".to_owned())
         }
+        Status::InProgress if newest.pod_waits.is_some() => {
+            let (reason, sentence) = newest.pod_waits.clone().unwrap_or_default();
+            let sentence = if newest.pod_given_up { format!("the run is being stopped: {sentence}") } else { sentence };
+            (Some(reason), sentence)
+        }
         Status::InProgress => (None, format!("the build runs on worker {}", newest.worker.as_deref().unwrap_or("?"))),
         Status::Success => {
             let image = newest.image.as_ref().map(|image| format!("{}@{}", image.reference, image.digest));

@@ -49,6 +49,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(secrets_and_environment());
     cases.extend(not_available_yet());
     cases.extend(other_kinds());
+    cases.extend(workers());
     cases
 }
 
@@ -294,12 +295,9 @@ fn limits_of_a_run() -> Vec<Case> {
             ["each of spec.resources.requests must be at most its limit in spec.resources.limits"],
         ),
         build(
-            json!({"priority": 0}),
+            json!({"priority": -1000}),
             json!({"priority": 1001}),
-            [
-                "spec.priority in body should be less than or equal to 1000",
-                "spec.priority is not available in this version; remove it",
-            ],
+            ["spec.priority in body should be less than or equal to 1000"],
         ),
         build(
             json!({"cancel": true}),
@@ -470,16 +468,6 @@ fn not_available_yet() -> Vec<Case> {
         ),
         build(json!({}), json!({"scan": {"tool": "trivy"}}), ["spec.scan is not available in this version; remove it"]),
         build(
-            json!({}),
-            json!({"worker": {"zone": "eu-1"}}),
-            ["spec.worker is not available in this version; remove it"],
-        ),
-        build(
-            json!({"priority": 0}),
-            json!({"priority": -1}),
-            ["spec.priority is not available in this version; remove it"],
-        ),
-        build(
             json!({"retries": {"limit": 0}}),
             json!({"retries": {"limit": 1}}),
             ["spec.retries.limit is not available in this version; remove it"],
@@ -507,27 +495,6 @@ fn other_kinds() -> Vec<Case> {
             json!({"maxConcurrentBuilds": 0}),
             ["spec.maxConcurrentBuilds in body should be greater than or equal to 1"],
         ),
-        policy(
-            json!({}),
-            json!({"maxConcurrentPerProject": 1}),
-            ["spec.maxConcurrentPerProject is not available in this version; remove it"],
-        ),
-        policy(
-            json!({}),
-            json!({"methods": {"kaniko": 1}}),
-            ["spec.methods is not available in this version; remove it"],
-        ),
-        policy(
-            json!({"priorityDispatch": false}),
-            json!({"priorityDispatch": true}),
-            ["spec.priorityDispatch is not available in this version; remove it"],
-        ),
-        policy(
-            json!({}),
-            json!({"maxQueuedWaitMinutes": 5}),
-            ["spec.maxQueuedWaitMinutes is not available in this version; remove it"],
-        ),
-        policy(json!({}), json!({"weight": 2}), ["spec.weight is not available in this version; remove it"]),
         whole("BuildSchedule", json!({}), &["BuildSchedule is not available in this version of Image Factory"]),
         whole("WebhookConfig", json!({}), &["WebhookConfig is not available in this version of Image Factory"]),
         whole(
@@ -538,6 +505,122 @@ fn other_kinds() -> Vec<Case> {
                 "WebhookConfig is not available in this version of Image Factory",
             ],
         ),
-        whole("BuildWorker", json!({}), &["BuildWorker is not available in this version of Image Factory"]),
+    ]
+}
+
+fn workers() -> Vec<Case> {
+    let named = |accepted: &str, refused: &str, because| Case {
+        kind: "BuildWorker",
+        accepted: Some(json!({"metadata": {"name": accepted}})),
+        refused: json!({"metadata": {"name": refused}}),
+        because: vec![because],
+    };
+    let worker = |accepted, refused, because: &[&'static str]| Case {
+        kind: "BuildWorker",
+        accepted: Some(spec(accepted)),
+        refused: spec(refused),
+        because: because.to_vec(),
+    };
+    let long = "x".repeat(64);
+    let tolerations = |one: Value| json!({"tolerations": [one]});
+    vec![
+        named(
+            "cluster-2",
+            "cluster",
+            "metadata.name cluster is the built-in worker's, which is set by the operator's configuration; choose another",
+        ),
+        named(&long[1..], &long, "metadata.name must have at most 63 characters: it is a label of the worker's Jobs"),
+        worker(
+            json!({"concurrentBuilds": 1, "cordon": true, "methods": ["kaniko", "buildx", "container"]}),
+            json!({"concurrentBuilds": 0}),
+            &["spec.concurrentBuilds in body should be greater than or equal to 1"],
+        ),
+        worker(
+            json!({}),
+            json!({"type": "docker", "endpoint": "tcp://buildkit.example.com:1234", "tlsSecret": {"name": "tls"}}),
+            &[
+                "spec.type docker is not available in this version; remove it",
+                "spec.endpoint is not available in this version; remove it",
+                "spec.tlsSecret is not available in this version; remove it",
+            ],
+        ),
+        worker(
+            json!({}),
+            json!({"type": "docker", "managed": {"storage": "50Gi"}}),
+            &[
+                "spec.type docker is not available in this version; remove it",
+                "spec.managed is not available in this version; remove it",
+            ],
+        ),
+        worker(
+            json!({}),
+            json!({"type": "local", "tokenSecret": {"name": "token", "key": "token"}}),
+            &[
+                "spec.type local is not available in this version; remove it",
+                "spec.tokenSecret is not available in this version; remove it",
+            ],
+        ),
+        worker(
+            json!({"zone": "eu-1.a_B"}),
+            json!({"zone": "eu 1"}),
+            &["spec.zone must hold only letters, digits, `-`, `_` and `.`, and start and end with a letter or digit"],
+        ),
+        worker(
+            json!({"labels": {"gpu": "true", "example.com/pool": ""}}),
+            json!({"labels": {"-gpu": "true"}}),
+            &[
+                "each key of spec.labels must be a label's key as Kubernetes has it: [prefix/]name, the name at most 63 letters, digits, `-`, `_` and `.`",
+            ],
+        ),
+        worker(
+            json!({"labels": {"gpu": "a.b"}}),
+            json!({"labels": {"gpu": "a b"}}),
+            &[
+                "each value in spec.labels must be a label's value as Kubernetes has it: at most 63 letters, digits, `-`, `_` and `.`",
+            ],
+        ),
+        worker(
+            json!({"nodeSelector": {"kubernetes.io/arch": "amd64"}}),
+            json!({"nodeSelector": {"two/many/slashes": "x"}}),
+            &[
+                "each key of spec.nodeSelector must be a label's key as Kubernetes has it: [prefix/]name, the name at most 63 letters, digits, `-`, `_` and `.`",
+            ],
+        ),
+        worker(
+            json!({"nodeSelector": {"pool": ""}}),
+            json!({"nodeSelector": {"pool": "builds-"}}),
+            &[
+                "each value in spec.nodeSelector must be a label's value as Kubernetes has it: at most 63 letters, digits, `-`, `_` and `.`",
+            ],
+        ),
+        worker(
+            tolerations(json!({"operator": "Exists"})),
+            tolerations(json!({"value": "yes"})),
+            &["each of spec.tolerations without a key must have the operator Exists: it tolerates every taint"],
+        ),
+        worker(
+            tolerations(json!({"key": "gpu", "value": "yes", "effect": "NoSchedule"})),
+            tolerations(json!({"key": "gpu", "operator": "Exists", "value": "yes"})),
+            &["each of spec.tolerations with the operator Exists takes no value; remove it"],
+        ),
+        worker(
+            tolerations(json!({"key": "gpu", "effect": "NoExecute", "tolerationSeconds": 60})),
+            tolerations(json!({"key": "gpu", "effect": "NoSchedule", "tolerationSeconds": 60})),
+            &["each of spec.tolerations with tolerationSeconds must have the effect NoExecute"],
+        ),
+        worker(
+            tolerations(json!({"key": "example.com/gpu", "operator": "Exists"})),
+            tolerations(json!({"key": "example.com/", "operator": "Exists"})),
+            &[
+                "the key of each of spec.tolerations must be a label's key as Kubernetes has it, such as example.com/gpu",
+            ],
+        ),
+        worker(
+            tolerations(json!({"key": "gpu", "operator": "Equal", "value": "a_b"})),
+            tolerations(json!({"key": "gpu", "value": "a/b"})),
+            &[
+                "the value of each of spec.tolerations must be a label's value as Kubernetes has it: at most 63 letters, digits, `-`, `_` and `.`",
+            ],
+        ),
     ]
 }

@@ -89,6 +89,12 @@ async fn a_build_is_never_in_a_state_that_cannot_be(pool: PgPool) -> sqlx::Resul
         ("builds_completed_at_check", "update builds set status = 'success' where status = 'in_progress'"),
         ("builds_completed_at_check", "update builds set completed_at = now() where status = 'queued'"),
         ("builds_cleanup_at_check", "update builds set cleanup_at = now() where status = 'queued'"),
+        ("builds_pod_waiting_check", "update builds set pod_waiting_reason = 'ImagePull' where status = 'in_progress'"),
+        (
+            "builds_pod_waiting_reason_check",
+            "update builds set pod_waiting_reason = 'Bored', pod_waiting_message = 'm', pod_waiting_since = now()",
+        ),
+        ("builds_pod_given_up_at_check", "update builds set pod_given_up_at = now() where status = 'in_progress'"),
         ("builds_status_check", "update builds set status = 'done' where status = 'in_progress'"),
         ("builds_resource_uid_run_attempt_key", "update builds set resource_uid = 'same'"),
         ("builds_project_id_build_number_key", "update builds set build_number = 7"),

@@ -193,3 +193,59 @@ async fn the_days_of_each_tenant_are_there_once_counted(pool: PgPool) -> sqlx::R
     );
     Ok(())
 }
+
+/// Two runs of `team-a/greeting`: the second has the base and another top layer, and an environment.
+async fn greetings(pool: &PgPool) -> sqlx::Result<()> {
+    builds(pool).await?;
+    sqlx::raw_sql(
+        "update tenants set name = 'team-a' where name = 'green';
+         update builds set image_id = tenant_id;
+         update builds set resource_namespace = 'team-a', resource_name = 'greeting' where resource_name = 'bench' and run < 3;
+         insert into build_images (build_id, platform_number, platform, manifest_digest, config_digest, layer_count, layer_digests,
+             layer_sizes_bytes, compressed_size_bytes, env_vars, cmd)
+         values (md5('bench1')::uuid, 1, 'linux/amd64', 'm1', 'c1', 3, '{base,one,two}', '{100,20,3}', 123, null, '[\"hello\"]'),
+                (md5('bench2')::uuid, 1, 'linux/amd64', 'm2', 'c2', 3, '{base,other,two}', '{100,50,3}', 153, '[\"A=b\"]', '[\"hello\"]'),
+                (md5('bench2')::uuid, 2, 'linux/arm64', 'm3', 'c3', 1, '{base}', '{100}', 100, null, null),
+                (md5('table2')::uuid, 1, 'linux/amd64', 'm4', 'c4', 1, '{base}', '{100}', 100, null, null);
+         insert into layers (tenant_id, layer_digest, layer_size_bytes, used_in_builds_count, first_build_id, last_used_in_build_at)
+         values (md5('green')::uuid, 'base', 100, 3, md5('bench1')::uuid, now()), (md5('green')::uuid, 'one', 20, 1, md5('bench1')::uuid, null),
+                (md5('amber')::uuid, 'base', 100, 1, md5('table2')::uuid, null);
+         insert into image_layers (id, image_id, layer_number, layer_digest, layer_size_bytes, is_base_layer, base_image_name, base_image_tag)
+         values (gen_random_uuid(), md5('green')::uuid, 1, 'base', 100, true, 'registry.test/stump', '1'),
+                (gen_random_uuid(), md5('amber')::uuid, 1, 'base', 100, true, 'registry.test/root', '1');",
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn two_builds_of_an_image_are_compared_layer_by_layer(pool: PgPool) -> sqlx::Result<()> {
+    greetings(&pool).await?;
+    // Which of the two is the newer tells the id; here it is a hash.
+    let ordered: bool = sqlx::query_scalar("select md5('bench1')::uuid < md5('bench2')::uuid").fetch_one(&pool).await?;
+    let (newer, older, growth, new) = if ordered { (610, 600, 30, 50) } else { (600, 610, -30, 20) };
+    let (before, after) = if ordered { (Value::Null, json!(["A=b"])) } else { (json!(["A=b"]), Value::Null) };
+    assert_eq!(
+        answer(&pool, "What two builds of an image differ in").await?,
+        json!([{"platform": "linux/amd64", "other_build_number": older, "build_number": newer, "growth_bytes": growth, "same_layers": 2,
+            "layer_count": 3, "first_new_layer": 2, "new_bytes": new, "configuration_changes": {"env_vars": [before, after]}}])
+    );
+    let pairs: i64 = sqlx::query_scalar("select count(*) from image_comparison").fetch_one(&pool).await?;
+    assert_eq!(pairs, 2, "each with the other, and no platform that only one has, nor another tenant's image");
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_layer_is_told_with_what_sharing_it_saves(pool: PgPool) -> sqlx::Result<()> {
+    greetings(&pool).await?;
+    let row = |digest: &str, size: i32, used: i32, saved: i32, images: i32, base: Value| {
+        json!({"layer_digest": digest, "layer_size_bytes": size, "used_in_builds_count": used, "saved_bytes": saved,
+            "images": images, "base_image_name": base})
+    };
+    assert_eq!(
+        answer(&pool, "Which layers are shared").await?,
+        json!([row("base", 100, 3, 200, 1, json!("registry.test/stump")), row("one", 20, 1, 0, 0, Value::Null)])
+    );
+    Ok(())
+}

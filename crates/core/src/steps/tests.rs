@@ -159,14 +159,14 @@ fn a_build_that_knows_its_builder_well_deceives_only_about_itself() {
 
 #[test]
 fn the_rest_of_a_line_that_the_agent_cut_is_output_however_it_begins() {
-    let long = "x".repeat(MAX_LINE_BYTES - "#6 0.1 ".len());
+    let long = "x".repeat(MAX_LINE_BYTES - "#6 0.1 ".len() - GOES_ON.len()) + GOES_ON;
     let text =
         format!("#5 [1/2] FROM a\n#5 DONE 0.0s\n#6 [2/2] RUN x\n#6 0.1 {long}\n#6 CACHED\n#6 0.2 y\n#6 DONE 0.3s");
     let mut steps = Steps::new(Method::Buildx);
     feed(&mut steps, &lines(&text));
     let run = &stored(&mut steps)[1];
     assert_eq!((run.status, run.cached), (StepStatus::Success, false));
-    assert!(run.stdout.as_deref().unwrap().ends_with("x\n#6 CACHED\ny"));
+    assert!(run.stdout.as_deref().unwrap().ends_with("x…\n#6 CACHED\ny"));
 }
 
 #[test]

@@ -135,3 +135,17 @@ fn the_events_of_two_runs_are_not_folded_into_one() {
     let action = |newest: &Newest| event(newest).unwrap().action;
     assert_eq!((action(&first), action(&second)), ("Run2".to_owned(), "Run3".to_owned()));
 }
+
+#[test]
+fn a_run_whose_pod_cannot_go_on_says_what_for() {
+    let build = build(&json!({}), None);
+    let waits = Some(("ImagePull".to_owned(), "the image can't be pulled".to_owned()));
+    let newest = Newest { pod_waits: waits, ..newest(&build, Status::InProgress) };
+    for (given_up, message) in
+        [(false, "the image can't be pulled"), (true, "the run is being stopped: the image can't be pulled")]
+    {
+        let status = status(&build, Some(&Newest { pod_given_up: given_up, ..newest.clone() })).unwrap();
+        let reconciling = status.conditions.iter().find(|condition| condition.type_ == "Reconciling").unwrap();
+        assert_eq!((reconciling.reason.as_str(), reconciling.message.as_str()), ("ImagePull", message));
+    }
+}

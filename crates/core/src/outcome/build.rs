@@ -1,0 +1,78 @@
+//! Why the container `build` failed. Out of memory comes first: Kubernetes says so of the container, the agent of a
+//! process in it, and what the builder makes of that is not the cause. Then what the agent did or could not do, and last
+//! the builder's own words, by which a push is told from a build.
+
+use std::time::Duration;
+
+use super::{ContainerEnd, OOM_KILLED, Outcome, words};
+use crate::{
+    method::Method,
+    reason::{Reason, Stage},
+    report::AgentReport,
+};
+
+pub fn failure(method: Method, end: &ContainerEnd, tail: &[String], timeout: Duration) -> Outcome {
+    let code = Some(end.exit_code);
+    let report = AgentReport::decode(end.message.as_bytes());
+    let said = words::last_error(tail);
+    let killed = report.as_ref().is_ok_and(|report| report.usage.oom_kills > Some(0) && !report.timed_out);
+    if end.reason == OOM_KILLED || killed {
+        return Outcome::failed(Reason::OutOfMemory, code, out_of_memory(said));
+    }
+    let Ok(report) = report else {
+        let message = format!("the build container {} and left no report", words::exit(end.exit_code));
+        return Outcome::failed(Reason::AgentLost, code, message);
+    };
+    if report.timed_out {
+        let message = format!("the build was ended after its timeout of {}: see spec.timeout", words::span(timeout));
+        return Outcome::failed(Reason::TimedOut, None, message);
+    }
+    if let Some(failure) = report.failure {
+        // Nothing was started: there is no exit code of a builder.
+        return Outcome::failed(failure.reason.parse().unwrap_or(Reason::Internal), None, failure.message);
+    }
+    if report.terminated {
+        // Not asked for by us: then it would be a cancellation, decided before.
+        let message = "the Pod was ended from outside before the build had: its Job or Pod was deleted";
+        return Outcome::failed(Reason::JobDeleted, None, message);
+    }
+    if let Some(error) = report.error {
+        return Outcome::failed(Reason::AgentLost, code, error);
+    }
+    let pushing = is_push(method, &report, said.as_deref());
+    let instruction = said.as_deref().and_then(words::instruction_exit_code);
+    // An instruction that ended by itself may have spoken of other servers.
+    let unavailable = instruction.is_none() && said.as_deref().is_some_and(words::is_unavailable);
+    let message = said.unwrap_or_else(|| without_words(&report, end.exit_code));
+    if pushing {
+        let denied = words::is_denial(&message);
+        let reason = if denied { Reason::PushDenied } else { Reason::PushFailed };
+        return Outcome::failed(reason, code, message).at(Stage::Push).infrastructure_if(unavailable && !denied);
+    }
+    Outcome::failed(Reason::BuildFailed, instruction.or(code), message).infrastructure_if(unavailable)
+}
+
+fn out_of_memory(said: Option<String>) -> String {
+    let remedy = "the build ran out of memory: raise spec.resources.limits.memory";
+    said.map_or_else(|| remedy.to_owned(), |said| format!("{remedy} (the builder said: {said})"))
+}
+
+fn is_push(method: Method, report: &AgentReport, said: Option<&str>) -> bool {
+    match method {
+        // Its second command is the push.
+        Method::Container => report.commands.len() > 1,
+        // Its right to push is asked for before the build, too.
+        Method::Kaniko => said.is_some_and(|text| {
+            text.starts_with("error pushing image: ") || text.starts_with("error checking push permissions: ")
+        }),
+        _ => said.is_some_and(|text| text.contains("failed to push")),
+    }
+}
+
+/// Of a builder that ended without an error of its own.
+fn without_words(report: &AgentReport, exit_code: i32) -> String {
+    match report.commands.last().and_then(|command| Some((&command.name, words::signal(command.signal?)?))) {
+        Some((name, signal)) => format!("{name} was ended by {signal}"),
+        None => format!("the builder {}", words::exit(exit_code)),
+    }
+}

@@ -1,0 +1,166 @@
+//! What is told of builds to those who ask: attempts with what happened to them, whether their Build
+//! still exists or not. Everything is looked up for one tenant, by the UID of its namespace, since a
+//! name can be used again. Rows are given as JSON under the names of their columns, which are a public
+//! contract already.
+
+use image_factory_core::status::Status;
+use serde_json::Value;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::Result;
+
+/// Whose build it is: whoever asks by id is asked for rights there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub tenant_uid: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+/// `None`: there is no such build.
+///
+/// # Errors
+/// When the query fails.
+pub async fn place(pool: &PgPool, build: Uuid) -> Result<Option<Place>> {
+    Ok(sqlx::query_as!(
+        Place,
+        "select t.uid as tenant_uid, b.resource_namespace as namespace, b.resource_name as name
+         from builds b join tenants t on t.id = b.tenant_id where b.id = $1",
+        build
+    )
+    .fetch_optional(pool)
+    .await?)
+}
+
+/// The newest attempt of a Build of this name; of this run, and this attempt of it, where given.
+///
+/// # Errors
+/// When the query fails.
+pub async fn newest(
+    pool: &PgPool,
+    tenant_uid: &str,
+    name: &str,
+    run: Option<i32>,
+    attempt: Option<i32>,
+) -> Result<Option<Uuid>> {
+    Ok(sqlx::query_scalar!(
+        "select id from builds
+         where tenant_id = (select id from tenants where uid = $1) and resource_name = $2
+             and ($3::int is null or run = $3) and ($4::int is null or attempt = $4)
+         order by id desc limit 1",
+        tenant_uid,
+        name,
+        run,
+        attempt
+    )
+    .fetch_optional(pool)
+    .await?)
+}
+
+/// Which attempts of a tenant are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub status: Option<Status>,
+    pub project: Option<String>,
+    pub name: Option<String>,
+    /// Only those made before this one.
+    pub before: Option<Uuid>,
+}
+
+/// Ids of at most `limit` attempts, newest first.
+///
+/// # Errors
+/// When the query fails.
+pub async fn ids(pool: &PgPool, tenant_uid: &str, filter: &Filter, limit: i64) -> Result<Vec<Uuid>> {
+    // No `..`: a new field can't be forgotten.
+    let Filter { status, project, name, before } = filter;
+    Ok(sqlx::query_scalar!(
+        "select b.id from builds b
+         where b.tenant_id = (select id from tenants where uid = $1)
+             and ($2::text is null or b.status = $2)
+             and ($3::text is null or b.project_id = (select p.id from projects p where p.tenant_id = b.tenant_id and p.name = $3))
+             and ($4::text is null or b.resource_name = $4)
+             and b.id < coalesce($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+         order by b.id desc limit $6",
+        tenant_uid,
+        status.map(Status::as_str),
+        project.as_deref(),
+        name.as_deref(),
+        *before,
+        limit
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// These attempts, newest first: `db/sql/described.sql`.
+///
+/// # Errors
+/// When the query fails.
+pub async fn described(pool: &PgPool, builds: &[Uuid]) -> Result<Vec<Value>> {
+    Ok(sqlx::query_file_scalar!("src/db/sql/described.sql", builds).fetch_all(pool).await?)
+}
+
+/// The place of a queued attempt in the queue; null for any other.
+///
+/// # Errors
+/// When the query fails.
+pub async fn queue_place(pool: &PgPool, build: Uuid) -> Result<Value> {
+    let place = sqlx::query_scalar!(
+        "select jsonb_build_object('position', position, 'overall_position', overall_position,
+             'waiting_for', waiting_for, 'message', message) as \"place!\"
+         from build_queue where build_id = $1",
+        build
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(place.unwrap_or_default())
+}
+
+/// The rows of `build_steps`, in their order.
+///
+/// # Errors
+/// When the query fails.
+pub async fn steps(pool: &PgPool, build: Uuid) -> Result<Vec<Value>> {
+    Ok(sqlx::query_scalar!(
+        "select to_jsonb(r) - 'id' - 'build_id' as \"row!\" from build_steps r where build_id = $1 order by step_number",
+        build
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// The rows of `build_status_history`, in their order.
+///
+/// # Errors
+/// When the query fails.
+pub async fn history(pool: &PgPool, build: Uuid) -> Result<Vec<Value>> {
+    Ok(sqlx::query_scalar!(
+        "select to_jsonb(r) - 'id' - 'build_id' - 'changed_by_user_id' as \"row!\"
+         from build_status_history r where build_id = $1 order by sequence",
+        build
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// The rows of `build_results` and `build_metrics`, null where there is none, and of `build_artifacts`.
+///
+/// # Errors
+/// When the query fails.
+pub async fn results(pool: &PgPool, build: Uuid) -> Result<Value> {
+    Ok(sqlx::query_scalar!(
+        "select jsonb_build_object(
+             'result', (select to_jsonb(r) - 'id' - 'build_id' - 'project_id' - 'output_image_id'
+                        from build_results r where r.build_id = $1),
+             'metrics', (select to_jsonb(m) - 'id' - 'build_id' from build_metrics m where m.build_id = $1),
+             'artifacts', (select coalesce(jsonb_agg(to_jsonb(a) - 'id' - 'build_id' - 'project_id' - 'image_id'
+                               order by a.artifact_type, a.artifact_name), '[]')
+                           from build_artifacts a where a.build_id = $1)
+         ) as \"results!\"",
+        build
+    )
+    .fetch_one(pool)
+    .await?)
+}

@@ -1,0 +1,268 @@
+//! The server without its database, before an API server that says what a test tells it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{Method, Request, Response, StatusCode, header},
+};
+use http_body_util::BodyExt;
+use kube::{
+    Client,
+    runtime::events::{Recorder, Reporter},
+};
+use serde_json::{Value, json};
+use sqlx::postgres::PgPoolOptions;
+use tokio::sync::{Mutex, broadcast};
+use tower::ServiceExt;
+
+use super::*;
+use crate::jobs;
+
+/// Questions that were put to the API server.
+type Questions = Arc<Mutex<Vec<Value>>>;
+
+/// `good` is orchard's token, `ours` the same for our audience alone; orchard may all but list in `mine`.
+async fn answer(request: Request<kube::client::Body>, questions: Questions) -> Result<Response<Body>, kube::Error> {
+    let path = request.uri().path().to_owned();
+    let is_question = request.method() == Method::POST;
+    let body = request.into_body().collect().await.expect("a body").to_bytes();
+    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if is_question {
+        questions.lock().await.push(asked.clone());
+    }
+    let kind = asked["kind"].as_str().unwrap_or("PartialObjectMetadata").to_owned();
+    let api_version = asked["apiVersion"].as_str().unwrap_or("meta.k8s.io/v1").to_owned();
+    let spec = &asked["spec"];
+    let (code, answer) = match path.as_str() {
+        "/apis/authentication.k8s.io/v1/tokenreviews" => {
+            let good = match spec["token"].as_str() {
+                Some("good") => spec["audiences"].is_null(),
+                Some("ours") => spec["audiences"] == json!(["image-factory"]),
+                Some("unaware") => true,
+                Some("down") => return Err(kube::Error::Service("connection refused".into())),
+                _ => false,
+            };
+            let audiences = if spec["token"] == "ours" { spec["audiences"].clone() } else { Value::Null };
+            let user = json!({"username": "orchard", "groups": ["growers"], "uid": "7", "extra": {"scope": ["all"]}});
+            let unaware = spec["token"] == "unaware" && spec["audiences"].is_null();
+            (
+                200,
+                json!({"spec": spec, "status": {"authenticated": good && !unaware, "audiences": audiences, "user": user}}),
+            )
+        }
+        "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {
+            let asked = &spec["resourceAttributes"];
+            let allowed = spec["user"] == "orchard"
+                && spec["groups"] == json!(["growers"])
+                && spec["extra"]["scope"] == json!(["all"])
+                && asked["group"] == "imagefactory.dev"
+                && asked["resource"] == "builds"
+                && asked["namespace"] != "theirs"
+                && (asked["verb"] == "get" || asked["namespace"] != "mine");
+            (201, json!({"spec": spec, "status": {"allowed": allowed}}))
+        }
+        "/api/v1/namespaces/gone" => (404, json!({"status": "Failure", "code": 404, "reason": "NotFound"})),
+        _ => (200, json!({"metadata": {"name": "mine", "uid": "1"}})),
+    };
+    let mut answer = answer;
+    answer["kind"] = json!(if code == 404 { "Status" } else { &kind });
+    answer["apiVersion"] = json!(if code == 404 { "v1" } else { &api_version });
+    let response = Response::builder().status(code).header(header::CONTENT_TYPE, "application/json");
+    Ok(response.body(Body::from(answer.to_string())).expect("a response"))
+}
+
+fn server() -> (Router, Questions, Health) {
+    let questions = Questions::default();
+    let asked = questions.clone();
+    let service = tower::service_fn(move |request| answer(request, asked.clone()));
+    let client = Client::new(service, "default");
+    let pool = PgPoolOptions::new()
+        .acquire_timeout(Duration::from_millis(50))
+        .connect_lazy("postgres://nobody@127.0.0.1:1/none")
+        .expect("an address");
+    let context = Context {
+        client: client.clone(),
+        streams: client.clone(),
+        pool,
+        recorder: Recorder::new(client, Reporter { controller: "test".to_owned(), instance: None }),
+        jobs: Arc::new(jobs::Settings::default()),
+        metrics: Metrics::default(),
+        health: Health::default(),
+        patience: image_factory_core::patience::Patience::default(),
+        stored: broadcast::channel(1).0,
+        log_bytes: 0,
+    };
+    let health = context.health.clone();
+    (router(context, CancellationToken::new()), questions, health)
+}
+
+/// Status and body, as JSON where it is.
+async fn get(router: &Router, path: &str, headers: &[(&str, &str)]) -> (StatusCode, Value) {
+    let mut request = Request::get(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    (status, serde_json::from_slice(&body).unwrap_or(Value::String(text)))
+}
+
+const GOOD: (&str, &str) = ("authorization", "Bearer good");
+const LOGS: &str = "/api/v1/namespaces/mine/builds/web/logs";
+
+#[tokio::test]
+async fn a_process_without_its_database_is_live_but_not_ready() {
+    let (router, _, health) = server();
+    assert_eq!(get(&router, "/livez", &[]).await.0, StatusCode::OK);
+    assert_eq!(get(&router, "/readyz", &[]).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    health.set_database(true);
+    assert_eq!(get(&router, "/readyz", &[]).await.0, StatusCode::OK);
+    assert_eq!(get(&router, "/metrics", &[]).await.0, StatusCode::OK);
+    assert_eq!(get(&router, "/nothing", &[]).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn whoever_brings_no_good_token_is_not_let_in() {
+    let (router, ..) = server();
+    for path in [
+        "/api/v1/namespaces/mine/builds",
+        "/api/v1/namespaces/mine/builds/web",
+        LOGS,
+        "/api/v1/builds/0190a5b2-7c3d-7e4f-8a1b-00001f3a9c2e/logs",
+        "/api/v1/namespaces/-/builds?what=ever",
+    ] {
+        for headers in [
+            &[][..],
+            &[("authorization", "")],
+            &[("authorization", "Bearer")],
+            &[("authorization", "Bearer ")],
+            &[("authorization", "Basic Z29vZA==")],
+            &[("authorization", "good")],
+            &[("authorization", "Bearer bad")],
+            &[("authorization", "Bearer unaware")],
+            &[GOOD, GOOD],
+        ] {
+            let (status, body) = get(&router, path, headers).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{path} with {headers:?}: {body}");
+            assert!(body["error"].as_str().is_some_and(|sentence| sentence.contains("token")), "{body}");
+            assert!(!body.to_string().contains("bad"), "a token is never told: {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rights_are_those_of_the_cluster_and_each_is_asked_for_once() {
+    let (router, questions, _) = server();
+    let cases = [
+        (
+            "/api/v1/namespaces/theirs/builds/web",
+            StatusCode::FORBIDDEN,
+            "orchard may not get builds in namespace theirs",
+        ),
+        ("/api/v1/namespaces/mine/builds", StatusCode::FORBIDDEN, "orchard may not list builds in namespace mine"),
+        ("/api/v1/namespaces/gone/builds/web", StatusCode::NOT_FOUND, "there is no namespace gone"),
+        // Let in, and then there is no database.
+        (
+            "/api/v1/namespaces/mine/builds/web",
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the database does not answer; try again",
+        ),
+        (LOGS, StatusCode::SERVICE_UNAVAILABLE, "the database does not answer; try again"),
+        ("/api/v1/namespaces/yours/builds", StatusCode::SERVICE_UNAVAILABLE, "the database does not answer; try again"),
+    ];
+    for _ in 0..3 {
+        for (path, status, sentence) in cases {
+            let answer = get(&router, path, &[GOOD]).await;
+            assert_eq!(answer, (status, json!({"error": sentence})), "{path}");
+        }
+    }
+    let questions = questions.lock().await;
+    let of = |kind: &str| questions.iter().filter(|question| question["kind"] == kind).count();
+    // One a right: get in theirs, list in mine, get in gone, get in mine, list in yours.
+    assert_eq!((of("TokenReview"), of("SubjectAccessReview")), (1, 5), "{questions:#?}");
+    let names: Vec<&Value> = questions.iter().map(|question| &question["spec"]["resourceAttributes"]["name"]).collect();
+    assert!(names.contains(&&json!("web")), "the name counts, for rights on single Builds");
+}
+
+#[tokio::test]
+async fn a_token_made_for_us_alone_counts() {
+    let (router, ..) = server();
+    let (status, body) = get(&router, LOGS, &[("authorization", "bearer ours")]).await;
+    assert_eq!(
+        (status, &body["error"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &json!("the database does not answer; try again"))
+    );
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_away_is_no_refusal() {
+    let (router, ..) = server();
+    let (status, body) = get(&router, LOGS, &[("authorization", "Bearer down")]).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(body["error"].as_str().unwrap().contains("the API server does not answer"), "{body}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_in_a_request_is_named() {
+    let (router, questions, _) = server();
+    let cases: BTreeMap<&str, &str> = [
+        ("/api/v1/namespaces/Mine/builds", "parameter namespace"),
+        ("/api/v1/namespaces/a%00b/builds", "parameter namespace"),
+        ("/api/v1/namespaces/..%2F..%2Fapi/builds", "parameter namespace"),
+        ("/api/v1/namespaces/%FF/builds", "the path"),
+        ("/api/v1/namespaces/yours/builds?status=Failed", "parameter status"),
+        ("/api/v1/namespaces/yours/builds?limit=0", "parameter limit"),
+        ("/api/v1/namespaces/yours/builds?limit=501", "parameter limit"),
+        ("/api/v1/namespaces/yours/builds?limit=1&limit=2", "parameter \"limit\""),
+        ("/api/v1/namespaces/yours/builds?cursor=1", "parameter cursor"),
+        ("/api/v1/namespaces/yours/builds?project=%00", "parameter project"),
+        ("/api/v1/namespaces/yours/builds?project=a'%20or%20true", "parameter project"),
+        ("/api/v1/namespaces/yours/builds?%FF=1", "parameter"),
+        ("/api/v1/namespaces/yours/builds?run=1", "parameter \"run\""),
+        ("/api/v1/namespaces/mine/builds/WEB", "parameter name"),
+        ("/api/v1/namespaces/mine/builds/web?run=2147483648", "parameter run"),
+        ("/api/v1/namespaces/mine/builds/web/steps?attempt=x", "parameter attempt"),
+        ("/api/v1/namespaces/mine/builds/web/logs?from=0", "parameter from"),
+        ("/api/v1/namespaces/mine/builds/web/logs?since=yesterday", "parameter since"),
+        ("/api/v1/namespaces/mine/builds/web/logs?follow=maybe", "parameter follow"),
+        ("/api/v1/namespaces/mine/builds/web/logs?tail=5", "parameter \"tail\""),
+        ("/api/v1/builds/1", "parameter id"),
+        ("/api/v1/builds/0190a5b2-7c3d-7e4f-8a1b-00001f3a9c2e/logs?run=1", "parameter \"run\""),
+    ]
+    .into();
+    for (path, named) in cases {
+        let (status, body) = get(&router, path, &[GOOD]).await;
+        let sentence = body["error"].as_str().unwrap_or_default();
+        assert!(status == StatusCode::BAD_REQUEST && sentence.starts_with(named), "{path}: {status} {body}");
+    }
+    for id in ["x", "-1", "1.5", "99999999999999999999", ""] {
+        let (status, body) = get(&router, LOGS, &[GOOD, ("last-event-id", id)]).await;
+        assert_eq!(
+            (status, &body["error"]),
+            (StatusCode::BAD_REQUEST, &json!("header Last-Event-ID must be the number of a line"))
+        );
+    }
+    assert_eq!(questions.lock().await.len(), 1, "only the token was asked about");
+    let (status, body) = get(&router, "/api/v1/nothing", &[GOOD]).await;
+    assert!(status == StatusCode::NOT_FOUND && body["error"].is_string(), "{body}");
+}
+
+#[tokio::test]
+async fn answers_are_counted_by_their_route() {
+    let (router, ..) = server();
+    for path in [LOGS, "/api/v1/namespaces/a/builds/b/logs", "/x", "/y"] {
+        get(&router, path, &[]).await;
+    }
+    let (_, text) = get(&router, "/metrics", &[]).await;
+    let text = text.as_str().unwrap();
+    for line in [
+        "image_factory_http_answers_total{route=\"/api/v1/namespaces/{namespace}/builds/{name}/logs\",code=\"401\"} 2",
+        "image_factory_http_answers_total{route=\"none\",code=\"404\"} 2",
+        "image_factory_http_log_viewers 0",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+}

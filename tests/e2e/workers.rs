@@ -1,0 +1,323 @@
+//! Where builds run: on the nodes of the worker they ask for, as long as it takes builds. The second node is one
+//! that this test makes and keeps alive itself; no container runs there, but Pods are given to it.
+
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    time::Duration,
+};
+
+use futures::FutureExt;
+use image_factory::crd::{Build, BuildWorker, build_worker::WorkerState};
+use k8s_openapi::{
+    api::{
+        coordination::v1::Lease,
+        core::v1::{Node, Pod},
+        events::v1::Event,
+    },
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use super::{
+    cluster,
+    rights::NAMESPACE,
+    rows,
+    tenant::{APPLIER, Tenant, phase, status, tenant},
+    watching,
+};
+
+const QUICK: &str = "FROM BASE\nRUN true\n";
+/// Kubernetes takes a node whose lease is older than 50 s for lost.
+const RENEWAL: Duration = Duration::from_secs(10);
+/// Keeps the Pods of other tests away.
+const TAINT: &str = "e2e.imagefactory.dev/made-by-a-test";
+
+struct MadeNode {
+    client: Client,
+    name: String,
+}
+
+/// Runs a test beside a node of its own, which is labelled and tainted with its name.
+async fn beside_a_node(tenant: &Tenant, test: impl AsyncFnOnce(&MadeNode)) {
+    let node = MadeNode { client: tenant.client.clone(), name: tenant.namespace.clone() };
+    node.create().await;
+    let outcome = tokio::select! {
+        outcome = AssertUnwindSafe(test(&node)).catch_unwind() => outcome,
+        () = node.stay_alive() => unreachable!("a node stays alive for ever"),
+    };
+    // What is left of its Pods goes with it.
+    let nodes: Api<Node> = Api::all(node.client.clone());
+    let _ = nodes.delete(&node.name, &DeleteParams::default()).await;
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+}
+
+impl MadeNode {
+    async fn create(&self) {
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": self.name, "labels": {"pool": self.name, "kubernetes.io/os": "none"}},
+            "spec": {"taints": [{"key": TAINT, "value": self.name, "effect": "NoSchedule"}]},
+        });
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let params = PatchParams::apply(APPLIER).force();
+        nodes.patch(&self.name, &params, &Patch::Apply(&node)).await.expect("the node can be made");
+        self.renew().await;
+        self.becomes("True").await;
+    }
+
+    /// What its kubelet would say of it.
+    async fn becomes(&self, ready: &str) {
+        let room = json!({"cpu": "4", "memory": "8Gi", "pods": "20", "ephemeral-storage": "100Gi"});
+        let change = json!({"status": {
+            "capacity": room, "allocatable": room,
+            "conditions": [{"type": "Ready", "status": ready, "reason": "Test", "message": "as the test says"}],
+        }});
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let patched = nodes.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(&change)).await;
+        patched.expect("its status can be written");
+    }
+
+    async fn stay_alive(&self) {
+        let mut turn = tokio::time::interval(RENEWAL);
+        loop {
+            turn.tick().await;
+            self.renew().await;
+        }
+    }
+
+    async fn renew(&self) {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.name},
+            "spec": {
+                "holderIdentity": self.name, "leaseDurationSeconds": 40,
+                "renewTime": image_factory::clock::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string(),
+            },
+        });
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
+        let params = PatchParams::apply(APPLIER).force();
+        leases.patch(&self.name, &params, &Patch::Apply(&lease)).await.expect("its lease can be renewed");
+    }
+
+    /// A worker of this node alone.
+    fn worker(&self, mut more: Value) -> Value {
+        more["nodeSelector"] = json!({"pool": self.name});
+        more["tolerations"] = json!([{"key": TAINT, "value": self.name, "effect": "NoSchedule"}]);
+        more
+    }
+}
+
+fn workers(client: &Client, namespace: &str) -> Api<BuildWorker> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+/// Declares a worker, and waits until its status is about this declaration.
+async fn declare(workers: &Api<BuildWorker>, name: &str, spec: Value) {
+    let mut whole = json!({"type": "kubernetes", "concurrentBuilds": 5});
+    whole.as_object_mut().expect("an object").extend(spec.as_object().expect("an object").clone());
+    let worker = json!({
+        "apiVersion": "imagefactory.dev/v1alpha1", "kind": "BuildWorker", "metadata": {"name": name}, "spec": whole,
+    });
+    let params = PatchParams::apply(APPLIER).force();
+    let applied = workers.patch(name, &params, &Patch::Apply(&worker)).await.expect("the API server accepts it");
+    let generation = applied.metadata.generation;
+    watching::until(workers, name, "its status", |worker| {
+        worker
+            .and_then(|worker| worker.status.as_ref())
+            .is_some_and(|status| status.observed_generation == generation && status.state.is_some())
+    })
+    .await;
+}
+
+async fn becomes(workers: &Api<BuildWorker>, name: &str, state: WorkerState) -> BuildWorker {
+    let what = format!("it to be {state:?}");
+    let found = watching::until(workers, name, &what, |worker| {
+        worker.and_then(|worker| worker.status.as_ref()).is_some_and(|status| status.state == Some(state))
+    })
+    .await;
+    found.expect("the worker is there")
+}
+
+fn ready(worker: &BuildWorker) -> Condition {
+    let conditions = worker.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+    conditions.into_iter().find(|condition| condition.type_ == "Ready").expect("it says whether it is ready")
+}
+
+async fn apply(tenant: &Tenant, name: &str, dockerfile: &str, worker: Value) -> Build {
+    let mut manifest = tenant.manifest(name, "container", dockerfile);
+    manifest["spec"]["worker"] = worker;
+    tenant.apply(&manifest).await
+}
+
+/// Waits until the Build waits for this.
+async fn waits_for(tenant: &Tenant, name: &str, reason: &str) -> String {
+    let build = tenant
+        .until(name, &format!("it to wait for {reason}"), |build| status(build)["queue"]["waitingFor"] == reason)
+        .await;
+    status(&build)["queue"]["message"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The node its Pod was given to.
+async fn lands(tenant: &Tenant, build: &Build) -> String {
+    watching::eventually(&format!("{} to land on a node", build.name_any()), async || {
+        let attempt = tenant.attempts(build).await.pop()?;
+        let pod: Pod = tenant.pods_of(rows::id(&attempt)).await.pop()?;
+        pod.spec?.node_name
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_build_lands_on_the_nodes_of_the_worker_it_asks_for() {
+    tenant("worker", "baseline", async |tenant| {
+        beside_a_node(tenant, async |node| {
+            let workers = workers(&tenant.client, &tenant.namespace);
+            declare(&workers, "near", json!({"nodeSelector": {"kubernetes.io/os": "linux"}, "zone": "home"})).await;
+            declare(&workers, "far", node.worker(json!({"zone": "away", "labels": {"press": "big"}}))).await;
+            for (build, asks, worker) in [
+                ("by-name", json!({"name": "far"}), "far"),
+                ("by-label", json!({"selector": {"press": "big"}}), "far"),
+                ("by-zone", json!({"zone": "home"}), "near"),
+            ] {
+                let applied = apply(tenant, build, QUICK, asks).await;
+                let running = tenant.until(build, "a worker", |build| !status(build)["worker"].is_null()).await;
+                assert_eq!(status(&running)["worker"], worker, "{build}");
+                assert_eq!(lands(tenant, &applied).await == node.name, worker == "far", "{build}");
+            }
+            assert_eq!(phase(&tenant.finished("by-zone", 1).await), "Success");
+            apply(tenant, "nowhere", QUICK, json!({"zone": "home", "selector": {"press": "big"}})).await;
+            let message = waits_for(tenant, "nowhere", "NoMatchingWorker").await;
+            assert!(message.contains("home") && message.contains("big"), "{message}");
+            // A worker that fits takes it at once.
+            declare(&workers, "third", json!({"zone": "home", "labels": {"press": "big"}})).await;
+            assert_eq!(phase(&tenant.finished("nowhere", 1).await), "Success");
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cordoned_worker_ends_what_it_runs_and_takes_nothing_new() {
+    tenant("cordon", "baseline", async |tenant| {
+        let workers = workers(&tenant.client, &tenant.namespace);
+        declare(&workers, "press", json!({})).await;
+        apply(tenant, "first", "FROM BASE\nRUN echo \"at work\" && sleep 3\n", json!({"name": "press"})).await;
+        tenant.until("first", "it to run", |build| phase(build) == "InProgress").await;
+        declare(&workers, "press", json!({"cordon": true})).await;
+        let worker = workers.get("press").await.expect("it can be read");
+        assert_eq!((ready(&worker).status.as_str(), ready(&worker).reason.as_str()), ("True", "Cordoned"));
+        apply(tenant, "second", QUICK, json!({"name": "press"})).await;
+        let message = waits_for(tenant, "second", "WorkersOffline").await;
+        assert!(message.contains("press is cordoned"), "{message}");
+        assert_eq!(phase(&tenant.finished("first", 1).await), "Success");
+        let second = tenant.builds().get("second").await.expect("it can be read");
+        assert_eq!(phase(&second), "Queued", "also when the worker is free");
+        declare(&workers, "press", json!({"cordon": false})).await;
+        assert_eq!(phase(&tenant.finished("second", 1).await), "Success");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_without_a_node_that_is_ready_is_offline_until_it_has_one() {
+    tenant("offline", "baseline", async |tenant| {
+        beside_a_node(tenant, async |node| {
+            let workers = workers(&tenant.client, &tenant.namespace);
+            declare(&workers, "far", node.worker(json!({"concurrentBuilds": 1}))).await;
+            becomes(&workers, "far", WorkerState::Healthy).await;
+            let running = apply(tenant, "running", QUICK, json!({"name": "far"})).await;
+            assert_eq!(lands(tenant, &running).await, node.name);
+
+            node.becomes("False").await;
+            let worker = becomes(&workers, "far", WorkerState::Offline).await;
+            let expected = format!("no node of the worker can take Jobs: {} (not ready)", node.name);
+            assert_eq!((ready(&worker).reason.as_str(), ready(&worker).message), ("Offline", expected));
+            apply(tenant, "waiting", QUICK, json!({"name": "far"})).await;
+            let message = waits_for(tenant, "waiting", "WorkersOffline").await;
+            assert!(message.contains("far is offline"), "{message}");
+            let running = tenant.builds().get("running").await.expect("it can be read");
+            assert_eq!(phase(&running), "InProgress", "what runs follows its Pod");
+
+            node.becomes("True").await;
+            // Its one place is taken.
+            becomes(&workers, "far", WorkerState::Busy).await;
+            waits_for(tenant, "waiting", "WorkersBusy").await;
+            tenant.builds().delete("running", &DeleteParams::default()).await.expect("it can be deleted");
+            // Nobody else ends a Pod on a node without a kubelet.
+            let pods = tenant.pods().list(&ListParams::default()).await.expect("Pods can be listed");
+            for pod in pods {
+                let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+                let _ = tenant.pods().delete(&pod.name_any(), &at_once).await;
+            }
+            let waiting = tenant.builds().get("waiting").await.expect("it can be read");
+            assert_eq!(lands(tenant, &waiting).await, node.name);
+
+            let events: Api<Event> = Api::namespaced(tenant.client.clone(), &tenant.namespace);
+            let of_worker = ListParams::default().fields("regarding.kind=BuildWorker");
+            let events = events.list(&of_worker).await.expect("Events can be listed");
+            let told: Vec<String> = events.items.into_iter().filter_map(|event| event.reason).collect();
+            assert!(told.contains(&"Offline".to_owned()) && told.contains(&"Online".to_owned()), "{told:?}");
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deleted_worker_keeps_its_row_and_comes_back_by_name() {
+    tenant("deleted", "baseline", async |tenant| {
+        let workers = workers(&tenant.client, &tenant.namespace);
+        let row = async || -> (String, bool, String) {
+            let found = sqlx::query_as(
+                "select w.id::text, w.declared, w.status from build_workers w join tenants t on t.id = w.tenant_id
+                 where t.name = $1 and w.worker_name = 'press'",
+            );
+            found.bind(&tenant.namespace).fetch_one(&tenant.pool).await.expect("the worker has one row")
+        };
+        declare(&workers, "press", json!({})).await;
+        let (id, declared, health) = row().await;
+        assert_eq!((declared, health.as_str()), (true, "healthy"));
+        workers.delete("press", &DeleteParams::default()).await.expect("it can be deleted");
+        watching::eventually("its row to be offline", async || (row().await.2 == "offline").then_some(())).await;
+        apply(tenant, "patient", QUICK, json!({"name": "press"})).await;
+        waits_for(tenant, "patient", "NoMatchingWorker").await;
+        declare(&workers, "press", json!({})).await;
+        assert_eq!(phase(&tenant.finished("patient", 1).await), "Success");
+        assert_eq!(row().await.0, id, "the same row again");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_beside_the_operator_serves_every_namespace_and_one_of_a_namespace_only_that() {
+    tenant("own", "baseline", async |owner| {
+        declare(&workers(&owner.client, &owner.namespace), "press", json!({})).await;
+        tenant("guest", "baseline", async |guest| {
+            apply(guest, "theirs", QUICK, json!({"name": "press"})).await;
+            waits_for(guest, "theirs", "NoMatchingWorker").await;
+            if cluster::kaniko_image().await.is_none() {
+                eprintln!("without a shared worker: only one of kaniko stands in no other test's way");
+                return;
+            }
+            let shared = workers(&guest.client, NAMESPACE);
+            let name = guest.namespace.as_str();
+            declare(&shared, name, json!({"methods": ["kaniko"]})).await;
+            for of in [owner, guest] {
+                let mut manifest = of.manifest("shared", "kaniko", QUICK);
+                manifest["spec"]["worker"] = json!({"name": name});
+                of.apply(&manifest).await;
+                let built = of.finished("shared", 1).await;
+                assert_eq!((phase(&built), &status(&built)["worker"]), (json!("Success"), &json!(name)));
+            }
+            shared.delete(name, &DeleteParams::default()).await.expect("it can be deleted");
+        })
+        .await;
+    })
+    .await;
+}
