@@ -85,6 +85,7 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
         metrics: Metrics::default(),
         health: Health::default(),
         patience: Patience::default(),
+        stored: tokio::sync::broadcast::channel(1).0,
         log_bytes: u64::MAX,
     };
     let file = std::env::temp_dir().join(format!("image-factory-bench-{}", std::process::id()));

@@ -19,3 +19,4 @@ kubectl -n image-factory set env deployment/image-factory IMAGE_FACTORY_WORKER_B
 kubectl -n image-factory rollout status deployment/image-factory --timeout=120s >/dev/null
 cargo bench --bench operator
 cargo bench --bench rows
+cargo bench --bench live_logs

@@ -9,6 +9,7 @@ mod followers;
 mod lines;
 pub mod log;
 mod pod;
+mod reading;
 mod search;
 mod waiting;
 

@@ -18,7 +18,17 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::{net::TcpListener, time::timeout};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::AUDIENCE;
@@ -27,6 +37,11 @@ use crate::runtime::{Context, health::Health, metrics::Metrics};
 
 /// How long an answer may take; that of a log, until it begins.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a caller may take to say what it wants, and a connection may stand unused.
+const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
+/// Connections at once: the viewers, and as many for all else.
+const CONNECTIONS: usize = 2 * logs::VIEWERS;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -96,12 +111,38 @@ async fn counted(State(metrics): State<Metrics>, request: Request, next: Next) -
     response
 }
 
-/// Serves until `stop`.
-///
-/// # Errors
-/// When the server fails.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+/// Serves until `stop`, and then what is being answered. A connection that is silent for long is closed,
+/// and beyond a number of them new ones wait: whoever may not read anything can't keep others from it.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = GracefulShutdown::new();
+    while let Some((stream, place)) = stop.run_until_cancelled(accept(&listener, &places)).await {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(SILENCE)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            // A caller that breaks off is its own affair.
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+    connections.shutdown().await;
+}
+
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    let place = places.clone().acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, place),
+            // The process has no more file descriptors, or the caller has gone.
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be taken");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -29,10 +29,10 @@ pub struct Context {
     pub jobs: Arc<jobs::Settings>,
     pub metrics: metrics::Metrics,
     pub health: health::Health,
-    /// With Pods that can't start.
-    pub patience: Patience,
     /// Attempts of which this process has just stored more log, or the end: their viewers look at once.
     pub stored: broadcast::Sender<Uuid>,
+    /// With Pods that can't start.
+    pub patience: Patience,
     /// Bytes of log kept for one attempt.
     pub log_bytes: u64,
 }

@@ -85,20 +85,15 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         }),
         metrics: Metrics::default(),
         health: Health::default(),
-        patience: Patience { start: config.image_pull_deadline, unschedulable: config.unschedulable_deadline },
         stored: broadcast::channel(STORED).0,
+        patience: Patience { start: config.image_pull_deadline, unschedulable: config.unschedulable_deadline },
         log_bytes: config.log_bytes,
     };
 
     let mut parts = JoinSet::new();
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("failed to listen on {}", config.listen))?;
-    let server = http::serve(listener, http::router(context.clone(), stop.clone()), stop.clone());
-    parts.spawn(async move {
-        if let Err(error) = server.await {
-            tracing::error!(%error, "the HTTP server failed");
-        }
-    });
+    parts.spawn(http::serve(listener, http::router(context.clone(), stop.clone()), stop.clone()));
 
     parts.spawn(health::watch_database(context.pool.clone(), context.health.clone(), stop.clone()));
     if let Some(leadership) = stop.run_until_cancelled(lead(&context, &config)).await {

@@ -1,9 +1,6 @@
 //! The log of one attempt on its way into Postgres: follows a container's log from where the
 //! cursor stands and stores it in batches, lines and cursor in one transaction.
 
-use std::time::Duration;
-
-use futures::AsyncReadExt;
 use image_factory_core::{
     loglevel::level_of,
     pod::{BUILD_CONTAINER, PREPARE_CONTAINER},
@@ -11,15 +8,11 @@ use image_factory_core::{
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::LogParams};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{
-    Error,
-    lines::{Splitter, parse},
-};
+use super::{Error, reading};
 use crate::{
-    clock,
     db::{
         launches::Followed,
         logs::{self, Cursor, Line},
@@ -28,9 +21,8 @@ use crate::{
     runtime::Context,
 };
 
-/// A batch is stored when it has this many lines, or is this old.
-const BATCH_LINES: usize = 1_000;
-const BATCH_AGE: Duration = Duration::from_millis(200);
+/// Batches that may wait while one is stored.
+const WAITING: usize = 3;
 /// Lines read at once from the table, when an attempt is taken up again.
 const PAGE_LINES: i64 = 5_000;
 
@@ -106,45 +98,23 @@ impl<'a> Log<'a> {
             since_time: cursor.last_timestamp.map(whole_second),
             ..LogParams::default()
         };
-        let mut stream = std::pin::pin!(pods.log_stream(pod, &params).await?);
-        let mut skip = Skip::new(&cursor);
-        let mut splitter = Splitter::default();
-        let mut buffer = vec![0; 64 * 1024];
-        let mut batch: Vec<Line> = Vec::new();
-        let mut due = Instant::now() + BATCH_AGE;
-        loop {
-            let read = tokio::select! {
-                read = stream.read(&mut buffer) => read,
-                () = sleep_until(due), if !batch.is_empty() => {
-                    self.store(&mut batch, &mut cursor).await?;
-                    continue;
+        let stream = std::pin::pin!(pods.log_stream(pod, &params).await?);
+        let from = cursor.clone();
+        let (sender, mut batches) = mpsc::channel::<Vec<Line>>(WAITING);
+        let storing = async {
+            while let Some(mut batch) = batches.recv().await {
+                // What was read meanwhile goes with it.
+                for _ in 0..WAITING {
+                    batch.extend(batches.try_recv().unwrap_or_default());
                 }
-            };
-            let (pieces, ended) = match read {
-                Ok(0) => (splitter.end().into_iter().collect(), None),
-                Ok(count) => (splitter.push(&buffer[..count]), Some(Ok(()))),
-                // What is whole is kept; the rest comes again.
-                Err(error) => (Vec::new(), Some(Err(error))),
-            };
-            for piece in pieces {
-                let line = parse(&piece, cursor.last_timestamp.unwrap_or_else(clock::now));
-                if skip.passes(&line) {
-                    continue;
-                }
-                if batch.is_empty() {
-                    due = Instant::now() + BATCH_AGE;
-                }
-                batch.push(line);
-            }
-            if batch.len() >= BATCH_LINES || !matches!(ended, Some(Ok(()))) {
                 self.store(&mut batch, &mut cursor).await?;
             }
-            match ended {
-                None => return Ok(()),
-                Some(Err(error)) => return Err(error.into()),
-                Some(Ok(())) => {}
-            }
-        }
+            Ok::<_, Error>(())
+        };
+        let reading = async { Ok(reading::read(stream, &from, sender).await) };
+        // Where storing fails reading ends too; after reading has failed what it gave away is still stored.
+        let (read, ()) = tokio::try_join!(reading, storing)?;
+        Ok(read?)
     }
 
     async fn store(&mut self, batch: &mut Vec<Line>, cursor: &mut Cursor) -> Result<(), Error> {
@@ -234,31 +204,6 @@ fn whole_second(at: jiff::Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// Passes over lines that the cursor has counted already.
-struct Skip {
-    until: Option<jiff::Timestamp>,
-    at_timestamp: i32,
-}
-
-impl Skip {
-    fn new(cursor: &Cursor) -> Self {
-        Self { until: cursor.last_timestamp, at_timestamp: cursor.lines_at_timestamp }
-    }
-
-    fn passes(&mut self, line: &Line) -> bool {
-        let Some(until) = self.until else { return false };
-        if line.logged_at < until {
-            return true;
-        }
-        if line.logged_at == until && self.at_timestamp > 0 {
-            self.at_timestamp -= 1;
-            return true;
-        }
-        self.until = None;
-        false
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use image_factory_core::loglevel::Level;
@@ -267,18 +212,6 @@ mod tests {
 
     fn line(second: i64) -> Line {
         Line { content: String::new(), level: Level::Info, logged_at: jiff::Timestamp::from_second(second).unwrap() }
-    }
-
-    #[test]
-    fn a_second_reading_passes_over_exactly_what_was_stored() {
-        let cursor = Cursor {
-            last_timestamp: Some(jiff::Timestamp::from_second(10).unwrap()),
-            lines_at_timestamp: 2,
-            ..Cursor::default()
-        };
-        let mut skip = Skip::new(&cursor);
-        let passed: Vec<bool> = [9, 10, 10, 10, 10, 11, 11].map(|second| skip.passes(&line(second))).to_vec();
-        assert_eq!(passed, [true, true, true, false, false, false, false]);
     }
 
     #[test]
@@ -298,11 +231,5 @@ mod tests {
         for (room, kept) in [(0, 0), (3, 0), (4, 1), (9, 1), (10, 2), (11, 3), (-5, 0)] {
             assert_eq!(fitting(&lines, room), kept, "{room} bytes");
         }
-    }
-
-    #[test]
-    fn a_first_reading_passes_over_nothing() {
-        let mut skip = Skip::new(&Cursor::default());
-        assert!(!skip.passes(&line(0)) && !skip.passes(&line(0)));
     }
 }

@@ -1,7 +1,7 @@
-//! What a build pushed, written in the transaction of its last transition: the image under each of its tags
-//! (`images`, `build_artifacts`), what the build's own image holds (`build_images`), the layers it shares with other
-//! builds of the tenant (`layers`), and the image as it was last pushed (`image_metadata`, `image_layers`). All of it
-//! follows from `build_images`; nothing is counted over earlier builds.
+//! What a build pushed, as the statement of its end takes it (`db/sql/finish.sql`): the rows of `build_images`, which
+//! keeps what the build's own image holds. All else follows from them: the image under each of its tags (`images`,
+//! `build_artifacts`), the layers it shares with other builds of the tenant (`layers`), the image as it was last pushed
+//! (`image_metadata`, `image_layers`). Nothing is counted over earlier builds.
 
 use std::collections::BTreeSet;
 
@@ -10,43 +10,53 @@ use image_factory_core::{
     reference::Reference,
 };
 use serde_json::{Value, json};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Result, results::text};
+use super::results::text;
 use crate::clock;
 
-pub(super) async fn pushed(conn: &mut PgConnection, build: Uuid, inspection: &Inspection) -> Result<()> {
-    let own = Reference::new(&inspection.reference).tag.to_owned();
-    let tags: BTreeSet<String> = inspection.tags.iter().cloned().chain([own]).collect();
-    let tags: Vec<String> = tags.into_iter().collect();
-    let size = number(inspection.total_size_bytes);
-    sqlx::query_file!("src/db/sql/finish_images.sql", build, &ids(tags.len()), &tags).execute(&mut *conn).await?;
-    let digest = inspection.digest.as_str();
-    sqlx::query_file!("src/db/sql/finish_artifacts.sql", build, &ids(tags.len()), &tags, digest, size)
-        .execute(&mut *conn)
-        .await?;
-    let rows: Value = (1..).zip(&inspection.images).map(|(place, image)| row(build, place, image)).collect();
-    sqlx::query!("insert into build_images select * from jsonb_populate_recordset(null::build_images, $1)", rows)
-        .execute(&mut *conn)
-        .await?;
-    sqlx::query_file!(
-        "src/db/sql/finish_image_metadata.sql",
-        build,
-        &ids(tags.len()),
-        &tags,
-        digest,
-        size,
-        inspection.uncompressed_size_bytes().map(number)
-    )
-    .execute(&mut *conn)
-    .await?;
-    sqlx::query_file!("src/db/sql/finish_layers.sql", build).execute(&mut *conn).await?;
-    let layers: usize = inspection.images.iter().map(|image| image.layers.len()).sum();
-    sqlx::query_file!("src/db/sql/finish_image_layers.sql", build, &tags, &ids(tags.len() * layers))
-        .execute(&mut *conn)
-        .await?;
-    Ok(())
+/// More is no measure: the limit of `build_metrics.compression_ratio`.
+const MAX_COMPRESSION_RATIO: f64 = 999_999.0;
+
+/// Empty for a build that pushed nothing.
+#[derive(Debug)]
+pub(super) struct Pushed {
+    /// Rows of `build_images`, by column.
+    pub images: Value,
+    /// Every tag, in their order.
+    pub tags: Vec<String>,
+    /// One for each row that is made from these: image, artifact, metadata and layers of each tag.
+    pub ids: Vec<Uuid>,
+    pub compressed_size: Option<i64>,
+    pub uncompressed_size: Option<i64>,
+    pub compression_ratio: Option<f64>,
+}
+
+impl Pushed {
+    pub fn of(build: Uuid, inspection: Option<&Inspection>) -> Self {
+        let images = inspection.map_or(&[][..], |inspection| &inspection.images);
+        let tags: BTreeSet<&str> = inspection
+            .into_iter()
+            .flat_map(|found| found.tags.iter().map(String::as_str).chain([Reference::new(&found.reference).tag]))
+            .collect();
+        let layers: usize = images.iter().map(|image| image.layers.len()).sum();
+        Self {
+            images: (1..).zip(images).map(|(place, image)| row(build, place, image)).collect(),
+            ids: ids(tags.len() * (3 + layers)),
+            tags: tags.into_iter().map(str::to_owned).collect(),
+            compressed_size: inspection.map(|found| number(found.total_size_bytes)),
+            uncompressed_size: inspection.and_then(Inspection::uncompressed_size_bytes).map(number),
+            compression_ratio: inspection.and_then(compression_ratio),
+        }
+    }
+}
+
+/// Compressed by uncompressed size, where there is something to compare.
+#[expect(clippy::cast_precision_loss, reason = "a ratio with four digits is asked for")]
+fn compression_ratio(image: &Inspection) -> Option<f64> {
+    let unpacked = image.uncompressed_size_bytes().filter(|size| *size > 0)?;
+    let ratio = image.total_size_bytes as f64 / unpacked as f64;
+    (ratio <= MAX_COMPRESSION_RATIO).then_some(ratio)
 }
 
 fn ids(count: usize) -> Vec<Uuid> {

@@ -3,17 +3,12 @@
 
 use std::time::Duration;
 
-use image_factory_core::{
-    cost::Cost, inspection::Inspection, outcome::Outcome, reason::Reason, report::SourceFacts, status::Status,
-};
+use image_factory_core::{cost::Cost, outcome::Outcome, reason::Reason, report::SourceFacts, status::Status};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{Result, images, steps, transitions};
 use crate::{clock, failpoint};
-
-/// More is no measure: the limit of `build_metrics.compression_ratio`.
-const MAX_COMPRESSION_RATIO: f64 = 999_999.0;
 
 /// What was measured; `None` where nothing could be.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -54,6 +49,8 @@ pub async fn finish(
         return Ok(false);
     }
     let image = outcome.image.as_ref();
+    let pushed = images::Pushed::of(build, image);
+    let cost = measured.cost;
     sqlx::query_file!(
         "src/db/sql/finish.sql",
         build,
@@ -70,26 +67,20 @@ pub async fn finish(
         source.map(|source| text(&source.commit)),
         source.and_then(|source| source.branch.as_deref()).map(text),
         source.map(|source| text(&source.author)),
-        source.map(|source| text(&source.message))
-    )
-    .execute(&mut *tx)
-    .await?;
-    if let Some(image) = image {
-        images::pushed(&mut tx, build, image).await?;
-    }
-    let cost = measured.cost;
-    sqlx::query_file!(
-        "src/db/sql/finish_metrics.sql",
-        build,
+        source.map(|source| text(&source.message)),
+        pushed.images,
+        &pushed.tags,
+        &pushed.ids,
+        pushed.compressed_size,
+        pushed.uncompressed_size,
+        pushed.compression_ratio,
         clock::new_id(),
         cost.build_seconds,
         cost.push_seconds,
         cost.peak_memory_mebibytes,
         cost.cpu_percent,
         cost.disk_read_bytes,
-        cost.disk_write_bytes,
-        image.map(|image| i64::try_from(image.total_size_bytes).unwrap_or(i64::MAX)),
-        image.and_then(compression_ratio)
+        cost.disk_write_bytes
     )
     .execute(&mut *tx)
     .await?;
@@ -98,14 +89,6 @@ pub async fn finish(
     tx.commit().await?;
     failpoint::statement("finish.after-commit")?;
     Ok(true)
-}
-
-/// Compressed by uncompressed size, where there is something to compare.
-#[expect(clippy::cast_precision_loss, reason = "a ratio with four digits is asked for")]
-fn compression_ratio(image: &Inspection) -> Option<f64> {
-    let unpacked = image.uncompressed_size_bytes().filter(|size| *size > 0)?;
-    let ratio = image.total_size_bytes as f64 / unpacked as f64;
-    (ratio <= MAX_COMPRESSION_RATIO).then_some(ratio)
 }
 
 /// What a stranger wrote, without the one character that Postgres can't hold.

@@ -7,6 +7,7 @@ use axum::{
     http::{Method, Request, Response, StatusCode, header},
 };
 use http_body_util::BodyExt;
+use image_factory_core::patience::Patience;
 use kube::{
     Client,
     runtime::events::{Recorder, Reporter},
@@ -89,7 +90,7 @@ fn server() -> (Router, Questions, Health) {
         jobs: Arc::new(jobs::Settings::default()),
         metrics: Metrics::default(),
         health: Health::default(),
-        patience: image_factory_core::patience::Patience::default(),
+        patience: Patience::default(),
         stored: broadcast::channel(1).0,
         log_bytes: 0,
     };
@@ -265,4 +266,27 @@ async fn answers_are_counted_by_their_route() {
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
+}
+
+#[tokio::test]
+async fn a_caller_that_never_says_what_it_wants_is_hung_up_on() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let (router, ..) = server();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(serve(listener, router, stop.clone()));
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Slow: ").await.unwrap();
+    let mut answer = Vec::new();
+    slow.read_to_end(&mut answer).await.unwrap();
+    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    let mut whole = TcpStream::connect(address).await.unwrap();
+    whole.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    answer.clear();
+    whole.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    stop.cancel();
+    serving.await.unwrap();
 }

@@ -18,6 +18,7 @@ mod examples;
 mod failing_builds;
 mod git;
 mod hostile_objects;
+mod image_facts;
 mod job_ttl;
 mod kaniko;
 mod killed_operator;

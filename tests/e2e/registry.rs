@@ -1,5 +1,11 @@
 //! The registry as anyone sees it, by plain http: the third witness of what was pushed.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    process::{Command, Stdio},
+};
+
 use serde_json::Value;
 
 use super::cluster;
@@ -12,6 +18,9 @@ pub struct Pushed {
     pub digest: String,
     /// Compressed bytes of its layers, each counted once.
     pub layer_bytes: i64,
+    /// Digest and compressed size of each layer, the lowest first.
+    pub layers: Vec<(String, i64)>,
+    pub config_digest: String,
     /// The configuration of the image: environment, command, labels, history.
     pub config: Value,
 }
@@ -31,16 +40,41 @@ pub async fn pushed(image: &str) -> Pushed {
     let (repository, tag) = image.rsplit_once(':').expect("an image with a tag");
     let path = repository.strip_prefix(&format!("{}/", cluster::registry())).expect("an image of our registry");
     let (manifest, digest) = get(path, "manifests", tag).await;
-    let mut layers: Vec<(String, i64)> = manifest["layers"]
+    let layers: Vec<(String, i64)> = manifest["layers"]
         .as_array()
         .expect("an image has layers")
         .iter()
-        .map(|layer| (layer["digest"].to_string(), layer["size"].as_i64().expect("a layer has a size")))
+        .map(|layer| {
+            let digest = layer["digest"].as_str().expect("a layer has a digest");
+            (digest.to_owned(), layer["size"].as_i64().expect("a layer has a size"))
+        })
         .collect();
-    layers.sort();
-    layers.dedup();
-    let (config, _) = get(path, "blobs", manifest["config"]["digest"].as_str().expect("an image has a config")).await;
-    Pushed { digest, layer_bytes: layers.iter().map(|(_, size)| size).sum(), config }
+    let distinct: BTreeMap<_, _> = layers.iter().cloned().collect();
+    let config_digest = manifest["config"]["digest"].as_str().expect("an image has a config").to_owned();
+    let (config, _) = get(path, "blobs", &config_digest).await;
+    Pushed { digest, layer_bytes: distinct.values().sum(), layers, config_digest, config }
+}
+
+/// Bytes of the layers as `gzip` unpacks them, each counted once.
+pub async fn unpacked_bytes(image: &str, pushed: &Pushed) -> u64 {
+    let (repository, _) = image.rsplit_once(':').expect("an image with a tag");
+    let path = repository.strip_prefix(&format!("{}/", cluster::registry())).expect("an image of our registry");
+    let mut bytes = 0;
+    for digest in pushed.layers.iter().map(|(digest, _)| digest).collect::<BTreeSet<_>>() {
+        let url = format!("http://{}/v2/{path}/blobs/{digest}", cluster::registry());
+        let response =
+            reqwest::get(&url).await.and_then(reqwest::Response::error_for_status).expect("it has the layer");
+        let packed = response.bytes().await.expect("the registry sends it");
+        let mut gunzip =
+            Command::new("gzip").arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("gzip");
+        let mut stdin = gunzip.stdin.take().expect("it is piped");
+        let writer = std::thread::spawn(move || stdin.write_all(&packed));
+        let output = gunzip.wait_with_output().expect("gzip ends");
+        assert!(output.status.success(), "{digest} is gzip");
+        writer.join().expect("no panic").expect("gzip reads it all");
+        bytes += output.stdout.len() as u64;
+    }
+    bytes
 }
 
 async fn get(path: &str, kind: &str, reference: &str) -> (Value, String) {

@@ -21,7 +21,7 @@ macro_rules! of_build {
     )*};
 }
 
-of_build! { build_configs build_triggers build_results }
+of_build! { build_configs build_triggers build_results build_metrics }
 
 /// Every attempt of the Build with this UID, oldest first, with the names of its tenant, project and
 /// image beside the columns of `builds`.

@@ -174,14 +174,22 @@ async fn one_success(tenant: &Tenant, build: &image_factory::crd::Build, manifes
     assert!((total - spent).abs() <= 1, "{total} ms are the {spent} ms from the queue to the end");
 
     let artifacts = rows::artifacts(pool, id).await;
-    assert_eq!(artifacts.len(), 1);
-    let expected = json!({
-        "artifact_type": "docker_image", "artifact_name": image,
-        "artifact_location": format!("{image}@{}", registry.digest), "sha256_digest": registry.digest,
-        "artifact_size_bytes": registry.layer_bytes, "image_id": row["image_id"], "project_id": row["project_id"],
-    });
-    for (column, value) in expected.as_object().expect("an object") {
-        assert_eq!(&artifacts[0][column], value, "build_artifacts.{column}");
+    let further = manifest["spec"]["output"]["tags"].as_array().cloned().unwrap_or_default();
+    let mut names = vec![image.to_owned()];
+    names.extend(further.iter().map(|tag| format!("{repository}:{}", tag.as_str().expect("a tag is text"))));
+    assert_eq!(artifacts.len(), names.len());
+    for name in names {
+        let artifact = artifacts.iter().find(|artifact| artifact["artifact_name"] == json!(name)).expect("one a tag");
+        let is_own = artifact["image_id"] == row["image_id"];
+        assert_eq!(is_own, name == image, "each tag is an image of its own");
+        let expected = json!({
+            "artifact_type": "docker_image", "artifact_location": format!("{name}@{}", registry.digest),
+            "sha256_digest": registry.digest, "artifact_size_bytes": registry.layer_bytes,
+            "project_id": row["project_id"],
+        });
+        for (column, value) in expected.as_object().expect("an object") {
+            assert_eq!(&artifact[column], value, "build_artifacts.{column}");
+        }
     }
 
     let shown = status(build);

@@ -101,8 +101,8 @@ impl Api {
             jobs: Arc::new(jobs::Settings::default()),
             metrics: Metrics::default(),
             health: Health::default(),
-            stored: broadcast::channel(16).0,
             patience: Patience::default(),
+            stored: broadcast::channel(16).0,
             log_bytes: 0,
         };
         Self { router: router(context.clone(), CancellationToken::new()), context, namespaces }
@@ -197,7 +197,9 @@ fn at(second: i64) -> Timestamp {
 async fn store(pool: &PgPool, build: Uuid, numbers: std::ops::RangeInclusive<i64>) {
     let line = |number| Line { content: format!("line {number}"), level: Level::Info, logged_at: at(number) };
     let cursor = Cursor { container: "build".to_owned(), line_number: *numbers.end(), ..Cursor::default() };
-    append(pool, build, &numbers.map(line).collect::<Vec<_>>(), &Recorded::default(), &cursor).await.expect("they can be stored");
+    append(pool, build, &numbers.map(line).collect::<Vec<_>>(), &Recorded::default(), &cursor)
+        .await
+        .expect("they can be stored");
 }
 
 fn texts(numbers: std::ops::RangeInclusive<i64>) -> Vec<String> {
@@ -271,7 +273,9 @@ async fn a_log_larger_than_any_page_comes_whole(pool: PgPool) {
     store(&pool, id, 1..=2_500).await;
     let huge = Line { content: "x".repeat(200_000), level: Level::Warn, logged_at: at(1) };
     let cursor = Cursor { container: "build".to_owned(), line_number: 2_503, ..Cursor::default() };
-    append(&pool, id, &[huge.clone(), huge.clone(), huge], &Recorded::default(), &cursor).await.expect("they can be stored");
+    append(&pool, id, &[huge.clone(), huge.clone(), huge], &Recorded::default(), &cursor)
+        .await
+        .expect("they can be stored");
     let mut stream = api.stream("/namespaces/green/builds/wall/logs?follow=false", &[]).await;
     assert_eq!(stream.lines(1, 2_500).await, texts(1..=2_500));
     assert!(stream.lines(2_501, 3).await.iter().all(|text| text.len() == 200_000));
@@ -398,13 +402,18 @@ async fn an_attempt_is_told_with_all_that_happened_to_it(pool: PgPool) {
     let way: Vec<&Value> = history["history"].as_array().unwrap().iter().map(|row| &row["to_status"]).collect();
     assert_eq!(way, ["queued", "in_progress", "failed"]);
     let results = api.ok(&format!("/builds/{old}/results")).await;
-    assert_eq!((&results["result"]["status"], &results["metrics"]), (&json!("failed"), &Value::Null));
+    assert_eq!(
+        (&results["result"]["status"], &results["metrics"]["total_duration_seconds"]),
+        (&json!("failed"), &json!(0))
+    );
     assert_eq!((&results["artifacts"], &results["build_id"]), (&json!([]), &json!(old)));
     sqlx::query("insert into build_steps (id, build_id, step_number, step_name, status) select gen_random_uuid(), $1, n, 'RUN ' || n, 'success' from generate_series(1, 3) n")
         .bind(old)
         .execute(&pool)
         .await
         .expect("steps can be stored");
+    let waiting = api.ok(&format!("/builds/{new}/results")).await;
+    assert_eq!((&waiting["result"], &waiting["metrics"]), (&Value::Null, &Value::Null), "it has not ended");
     let steps = api.ok(&format!("{path}/steps?run=1")).await;
     let names: Vec<&Value> = steps["steps"].as_array().unwrap().iter().map(|step| &step["step_name"]).collect();
     assert_eq!(names, ["RUN 1", "RUN 2", "RUN 3"]);

@@ -87,8 +87,8 @@ impl Cluster {
             jobs: Arc::new(jobs::Settings { images, ..jobs::Settings::default() }),
             metrics: Metrics::default(),
             health: Health::default(),
-            patience: Patience::default(),
             stored: tokio::sync::broadcast::channel(16).0,
+            patience: Patience::default(),
             log_bytes: 1_000,
         }
     }

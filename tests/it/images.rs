@@ -128,6 +128,19 @@ async fn an_image_is_described_as_it_was_last_pushed_and_each_build_keeps_its_ow
     assert_eq!(layers(&pool, second).await, now);
     assert_eq!(metrics(&pool, second).await, json!([2, 1, 1, 200, 0.4]));
 
+    let bare =
+        run(&pool, &next_run(&next_run(&wall)), &pushed("green/wall", vec![image(&[], Some(0))]), Measured::default())
+            .await;
+    assert_eq!(layers(&pool, bare).await, Vec::<Value>::new());
+    assert_eq!(metrics(&pool, bare).await, json!([0, 0, 0, 0, null]));
+    run(
+        &pool,
+        &next_run(&next_run(&next_run(&wall))),
+        &pushed("green/wall", vec![image(&["a", "d"], Some(1))]),
+        Measured::default(),
+    )
+    .await;
+
     // Another Build of the tenant takes c of the first, and b twice.
     let door = vec![image(&["a", "b", "c", "e", "b"], Some(1))];
     let third = run(&pool, &attempt("green", "door"), &pushed("green/door", door), Measured::default()).await;
@@ -308,6 +321,8 @@ async fn builds_that_end_at_once_count_each_layer_once_each(pool: PgPool) {
         let mut names = vec!["a", "b", "c", own.as_str()];
         if number % 2 == 0 {
             names.reverse();
+        } else {
+            names.truncate(2);
         }
         let mut outcome = pushed("green/wall", vec![image(&names, Some(0))]);
         let mut tags: Vec<String> = ["x", "y", "z"].map(str::to_owned).to_vec();
@@ -326,12 +341,17 @@ async fn builds_that_end_at_once_count_each_layer_once_each(pool: PgPool) {
     .fetch_all(&pool)
     .await
     .expect("layers can be read");
-    let expected = ["a", "b", "c"].map(|digest| (format!("sha256:{digest}"), 16));
+    let expected = [("a", 16), ("b", 16), ("c", 8)].map(|(digest, builds)| (format!("sha256:{digest}"), builds));
     assert_eq!(counts, expected);
-    let layers: Vec<(i64,)> = sqlx::query_as("select count(*) from image_layers group by image_id")
-        .fetch_all(&pool)
-        .await
-        .expect("layers can be read");
-    assert_eq!(layers, [(4,); 4], "four tags of four layers each");
+    let images: Vec<(bool,)> = sqlx::query_as(
+        "select m.total_layer_count = (select count(*) from image_layers l where l.image_id = m.image_id)
+             and m.docker_manifest_digest = 'sha256:' || lpad(
+                 (select string_agg(substr(layer_digest, 8), '' order by layer_number) from image_layers l where l.image_id = m.image_id), 64, '0')
+         from image_metadata m",
+    )
+    .fetch_all(&pool)
+    .await
+    .expect("images can be read");
+    assert_eq!(images, [(true,); 4], "each of the four tags has the layers of one push");
     all_holds(&pool).await;
 }

@@ -44,8 +44,8 @@ impl Fixture {
             jobs: Arc::new(Settings::default()),
             metrics: Metrics::default(),
             health: Health::default(),
-            patience: Patience::default(),
             stored: tokio::sync::broadcast::channel(1).0,
+            patience: Patience::default(),
             log_bytes: 0,
         };
         let controlled = Arc::new(Controlled::new(context));

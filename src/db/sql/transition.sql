@@ -20,7 +20,7 @@ changed as (
     where builds.id = asked.id
       and builds.status = $6
       and ($7 <> 'queued' or builds.job_created_at is null)
-    returning builds.id, asked.reason, asked.history_id, builds.resource_namespace, builds.resource_name
+    returning builds.id, builds.image_id, asked.reason, asked.history_id, builds.resource_namespace, builds.resource_name
 ),
 recorded as (
     insert into build_status_history (id, build_id, sequence, from_status, to_status, reason, changed_by_system, changed_at)
@@ -34,5 +34,13 @@ recorded as (
            statement_timestamp()
     from changed
 )
-select id as "id!", pg_notify('image_factory_status', $7 || ' ' || resource_namespace || '/' || resource_name)::text as notified
+select changed.id as "id!",
+       pg_notify('image_factory_status', $7 || ' ' || resource_namespace || '/' || resource_name)::text as notified,
+       -- The images of a repository are described by one push after the other. Taken here, so that the
+       -- next statement sees what the one before has written.
+       case $7 when 'success' then (
+           select pg_advisory_xact_lock(hashtextextended('image-factory push ' || i.project_id || i.repository, 0))::text
+           from images i
+           where i.id = changed.image_id
+       ) end as its_turn
 from changed
