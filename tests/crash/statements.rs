@@ -56,7 +56,7 @@ const LOG_CURSOR: &str = "insert into build_log_cursors";
 /// What only an end writes.
 const FINISH: &str = "-- All that an attempt that ran leaves behind";
 /// A round of claims: its lock, what it reads, and what only one with room reads.
-const CLAIM: [&str; 2] = ["pg_advisory_xact_lock", "-- Every worker with what runs on it"];
+const CLAIM: [&str; 2] = ["select pg_advisory_xact_lock", "-- Every worker with what runs on it"];
 const HEADS: &str = "-- The first builds of every group with room";
 /// A round of launches, and one of stops.
 const UNLAUNCHED: &str = "as \"returns!\"";
