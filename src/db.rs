@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod builds;
+mod declared;
 mod images;
 pub mod launches;
 pub mod logs;
