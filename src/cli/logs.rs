@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use self::{
     events::{Event, Events},
-    server::{Server, Way},
+    server::{Reach, Server, Way},
 };
 
 /// The build that was followed did not succeed.
@@ -64,7 +64,7 @@ pub struct Arguments {
     #[arg(long, conflicts_with = "id")]
     attempt: Option<u32>,
     #[command(flatten)]
-    server: server::Arguments,
+    reach: Reach,
 }
 
 /// Why a request did not bring what it should.
@@ -87,7 +87,7 @@ impl From<reqwest::Error> for Failure {
 /// # Errors
 /// When the log can't be read.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let server = Server::new(arguments.server).await?;
+    let server = Server::new(arguments.reach).await?;
     let mut printer = Printer {
         namespace: arguments.namespace.unwrap_or_else(|| server.namespace().to_owned()),
         build: arguments.build,

@@ -173,5 +173,5 @@ pub async fn verify(limits_since: Option<jiff::Timestamp>) {
     let output = Command::new(BINARY).arg("verify").args(since).output().await.expect("verify can be run");
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}{complained}");
-    assert_eq!(said.lines().filter(|line| line.starts_with("holds ")).count(), 10, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("holds ")).count(), 12, "{said}");
 }

@@ -30,7 +30,12 @@ const BUILDS: usize = 34;
 const COUNTED: u32 = 30;
 
 /// Parts of statements that do not grow with builds, or are about logs.
-const APART: [&str; 12] = [
+const APART: [&str; 17] = [
+    "-- An outage lasts exactly as long",
+    "-- Every worker that is not offline was seen now",
+    "t.uid as \"tenant_uid?\"",
+    "select * from unnest($1::uuid[], $2",
+    "update build_artifacts set is_available",
     "-- Stores what changed of a build's steps",
     "create database",
     CANCEL,
@@ -49,10 +54,10 @@ const CANCEL: &str = "update builds set cancel_requested_at";
 /// One a batch of lines, each in a transaction of its own.
 const LOG_CURSOR: &str = "insert into build_log_cursors";
 /// What only an end writes.
-const FINISH: &str = "-- The result of an attempt that ran";
+const FINISH: &str = "-- All that an attempt that ran leaves behind";
 /// A round of claims: its lock, what it reads, and what only one with room reads.
-const CLAIM: [&str; 2] = ["pg_advisory_xact_lock", "-- Workers with what runs on them"];
-const HEADS: &str = "-- The first builds of every tenant with room";
+const CLAIM: [&str; 2] = ["pg_advisory_xact_lock", "-- Every worker with what runs on it"];
+const HEADS: &str = "-- The first builds of every group with room";
 /// A round of launches, and one of stops.
 const UNLAUNCHED: &str = "as \"returns!\"";
 const STOPPING: &str = "cancel_requested_at is not null and job_created_at is not null";

@@ -31,7 +31,7 @@ const OPERATOR: &str = "app.kubernetes.io/name=image-factory";
 const TOKEN_SECONDS: i64 = 600;
 
 #[derive(Args)]
-pub struct Arguments {
+pub struct Reach {
     /// Address of the operator's HTTP server. Without it, its Pod is reached through the API server, as
     /// kubectl port-forward does. Use https, unless nobody is on the way: a token is sent
     #[arg(long, env = "IMAGE_FACTORY_SERVER")]
@@ -49,7 +49,7 @@ pub struct Arguments {
 }
 
 pub struct Server {
-    arguments: Arguments,
+    reach: Reach,
     config: Config,
     client: Client,
 }
@@ -63,8 +63,8 @@ pub struct Way {
 }
 
 impl Server {
-    pub async fn new(arguments: Arguments) -> anyhow::Result<Self> {
-        let config = match &arguments.context {
+    pub async fn new(reach: Reach) -> anyhow::Result<Self> {
+        let config = match &reach.context {
             Some(context) => {
                 let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
                 Config::from_kubeconfig(&options).await.context("failed to read the kubeconfig")?
@@ -72,7 +72,7 @@ impl Server {
             None => Config::infer().await.context("failed to find a cluster: set KUBECONFIG")?,
         };
         let client = Client::try_from(config.clone()).context("failed to configure the client of the API server")?;
-        Ok(Self { arguments, config, client })
+        Ok(Self { reach, config, client })
     }
 
     /// The namespace that is meant where none is named.
@@ -85,7 +85,7 @@ impl Server {
     pub async fn way(&self) -> anyhow::Result<Way> {
         let authorization = self.authorization().await?;
         let mut forward = JoinSet::new();
-        let url = match &self.arguments.server {
+        let url = match &self.reach.server {
             Some(url) => url.clone(),
             None => self.forward(&mut forward).await?,
         };
@@ -109,7 +109,7 @@ impl Server {
     }
 
     async fn requested(&self) -> anyhow::Result<HeaderValue> {
-        let account = &self.arguments.service_account;
+        let account = &self.reach.service_account;
         let (namespace, name) = account.split_once('/').context("--service-account must be namespace/name")?;
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let spec = TokenRequestSpec {
@@ -133,7 +133,7 @@ impl Server {
 
     /// Takes connections on an address of this machine alone, and passes each on to the operator.
     async fn forward(&self, forward: &mut JoinSet<()>) -> anyhow::Result<Url> {
-        let namespace = &self.arguments.operator_namespace;
+        let namespace = &self.reach.operator_namespace;
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let found = pods.list(&ListParams::default().labels(OPERATOR)).await.with_context(|| {
             format!("failed to look for the operator in namespace {namespace}: where it runs elsewhere, say so by --operator-namespace; without the right to, reach it by --server")
