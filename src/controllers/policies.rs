@@ -1,5 +1,6 @@
 //! The controller of BuildConcurrencyPolicies: the table holds exactly what the cluster holds. Any
-//! change writes the whole set in one statement, so a deletion that nobody saw is made good too.
+//! change writes the whole set in one statement, so a deletion that nobody saw is made good too. The
+//! set is read from the API server, in turn: an operator whose watch is behind must not take away a limit.
 
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt,
+    api::ListParams,
     core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
-        reflector::{self, ObjectRef, Store},
+        reflector::{ObjectRef, Store},
         watcher,
     },
 };
@@ -43,8 +45,7 @@ enum Error {
 /// Runs until `stop`.
 pub async fn run(context: Context, namespaces: Store<PartialObjectMeta<Namespace>>, stop: CancellationToken) {
     let api: Api<BuildConcurrencyPolicy> = Api::all(context.watching(Watch::Policies));
-    let (store, writer) = reflector::store();
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff().reflect(writer));
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
     let mut behind = false;
     stop.run_until_cancelled(async {
         loop {
@@ -63,7 +64,7 @@ pub async fn run(context: Context, namespaces: Store<PartialObjectMeta<Namespace
                 () = tokio::time::sleep(RETRY), if behind => {}
             }
             behind = false;
-            if let Err(error) = declare(&context, &store, &namespaces).await {
+            if let Err(error) = declare(&context, &namespaces).await {
                 tracing::warn!(%error, "policies could not be brought in line; it is tried again");
                 context.metrics.failed("policies");
                 behind = true;
@@ -73,25 +74,34 @@ pub async fn run(context: Context, namespaces: Store<PartialObjectMeta<Namespace
     .await;
 }
 
-async fn declare(
-    context: &Context,
-    store: &Store<BuildConcurrencyPolicy>,
-    namespaces: &Store<PartialObjectMeta<Namespace>>,
-) -> Result<(), Error> {
-    let policies: Vec<Policy> = store
-        .state()
-        .iter()
-        .filter_map(|policy| {
-            let tenant_name = policy.namespace()?;
-            let tenant_uid = namespaces.get(&ObjectRef::new(&tenant_name))?.uid()?;
-            Some(row(&policy.spec, tenant_uid, tenant_name))
-        })
-        .collect();
-    db::policies::declare(&context.pool, &policies).await?;
-    for policy in store.state() {
-        report(context, &policy).await?;
+async fn declare(context: &Context, namespaces: &Store<PartialObjectMeta<Namespace>>) -> Result<(), Error> {
+    let turn = db::policies::turn(&context.pool).await?;
+    let found = Api::<BuildConcurrencyPolicy>::all(context.client.clone()).list(&ListParams::default()).await?.items;
+    let mut policies = Vec::with_capacity(found.len());
+    for policy in &found {
+        let tenant_name = policy.namespace().unwrap_or_default();
+        if let Some(tenant_uid) = uid(context, namespaces, &tenant_name).await? {
+            policies.push(row(&policy.spec, tenant_uid, tenant_name));
+        }
+    }
+    turn.declare(&policies).await?;
+    for policy in &found {
+        report(context, policy).await?;
     }
     Ok(())
+}
+
+/// The namespace's. The watch of namespaces may know it later than the policy.
+async fn uid(
+    context: &Context,
+    namespaces: &Store<PartialObjectMeta<Namespace>>,
+    name: &str,
+) -> Result<Option<String>, kube::Error> {
+    if let Some(known) = namespaces.get(&ObjectRef::new(name)) {
+        return Ok(known.uid());
+    }
+    let live = Api::<Namespace>::all(context.client.clone()).get_metadata_opt(name).await?;
+    Ok(live.and_then(|namespace| namespace.uid()))
 }
 
 fn row(spec: &BuildConcurrencyPolicySpec, tenant_uid: String, tenant_name: String) -> Policy {

@@ -59,7 +59,7 @@ const CANCEL: &str = "update builds set cancel_requested_at";
 /// One a batch of lines, each in a transaction of its own.
 const LOG_CURSOR: &str = "insert into build_log_cursors";
 /// What only an end writes.
-const FINISH: &str = "-- All that an attempt that ran leaves behind";
+const FINISH: &str = "-- The result of an attempt that ran";
 /// A round of claims: its lock, what it reads, and what only one with room reads.
 const CLAIM: [&str; 2] =
     ["pg_advisory_xact_lock(hashtextextended($1, $2))::text as locked", "-- Every worker with what runs on it"];

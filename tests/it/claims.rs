@@ -130,7 +130,7 @@ async fn set_up(pool: &PgPool, dice: &mut Dice) -> sqlx::Result<()> {
         weight: 1,
         ..Policy::default()
     });
-    policies::declare(pool, &declared).await.expect("policies can be declared");
+    declare(pool, &declared).await;
     sqlx::raw_sql(
         "insert into build_workers (id, tenant_id, worker_name, worker_type, concurrent_builds_limit, status, declared, zone)
          select gen_random_uuid(), id, 'own', 'kubernetes', 2, 'healthy', true, 'near' from tenants where name in ('tenant-1', 'tenant-2');
@@ -185,6 +185,11 @@ async fn operate(pool: PgPool, mut dice: Dice, claims: Arc<std::sync::atomic::At
             return Ok(());
         }
     }
+}
+
+async fn declare(pool: &PgPool, declared: &[Policy]) {
+    let turn = policies::turn(pool).await.expect("the turn can be had");
+    turn.declare(declared).await.expect("policies can be declared");
 }
 
 #[sqlx::test(migrations = "./migrations")]
@@ -278,11 +283,28 @@ async fn a_policy_that_is_taken_back_leaves_the_operators_default(pool: PgPool) 
         weight: 1,
         ..Policy::default()
     };
-    policies::declare(&pool, &[policy(1)]).await.expect("no error");
+    declare(&pool, &[policy(1)]).await;
     assert_eq!(claim(&pool).await.expect("no error").len(), 1);
-    policies::declare(&pool, &[policy(3)]).await.expect("no error");
+    declare(&pool, &[policy(3)]).await;
     assert_eq!(claim(&pool).await.expect("no error").len(), 2, "two more under a limit of three");
-    policies::declare(&pool, &[]).await.expect("no error");
+    declare(&pool, &[]).await;
     assert_eq!(claim(&pool).await.expect("no error").len(), 0, "three already run where two may");
     Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn who_reads_policies_later_writes_them_later(pool: PgPool) {
+    let policy = Policy { tenant_uid: "u".to_owned(), tenant_name: "green".to_owned(), weight: 1, ..Policy::default() };
+    let slow = policies::turn(&pool).await.expect("the turn can be had");
+    // It is still to read the policies, as it takes its turn first.
+    let mut next = Box::pin(policies::turn(&pool));
+    let early = tokio::time::timeout(std::time::Duration::from_millis(200), &mut next).await;
+    assert!(early.is_err(), "another may read only what is read after the first has written");
+    slow.declare(&[]).await.expect("no error");
+    next.await.expect("its turn comes").declare(&[policy]).await.expect("no error");
+    let kept: i64 = sqlx::query_scalar("select count(*) from build_concurrency_policies")
+        .fetch_one(&pool)
+        .await
+        .expect("rows can be read");
+    assert_eq!(kept, 1);
 }
