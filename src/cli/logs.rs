@@ -144,11 +144,8 @@ struct Line {
 impl Printer {
     /// Prints until the log ends; gives the attempt.
     async fn attempt(&mut self, server: &Server) -> Result<Value, Failure> {
-        // The first time, what is wrong with the way is wrong for good.
-        let way = server.way().await.map_err(|error| match self.reached {
-            Some(_) => Failure::Broken(error),
-            None => Failure::Final(error),
-        })?;
+        // No operator may be ready at this moment: another takes its place.
+        let way = server.way().await.map_err(Failure::Broken)?;
         let client = reqwest::Client::builder().connect_timeout(ANSWER).read_timeout(SILENCE).build()?;
         let id = match self.id {
             Some(id) => id,
