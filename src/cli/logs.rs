@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_secs(45);
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long a server that was reached once is tried again, and one that never was.
 const GIVE_UP: Duration = Duration::from_mins(5);
-const GIVE_UP_UNREACHED: Duration = Duration::from_secs(5);
+const GIVE_UP_UNREACHED: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Exits with 0 when the log was printed to its end; with --follow, with 3 when the build did not
