@@ -49,6 +49,10 @@ pub struct Operator {
     /// Builds that a tenant without a BuildConcurrencyPolicy runs at once
     #[arg(long, env = "IMAGE_FACTORY_TENANT_BUILDS", default_value = "10")]
     pub tenant_builds: NonZeroU16,
+    /// Minutes after which a build that still waits in the queue fails, where its tenant's policy does not say. Not
+    /// set: it waits for as long as it takes
+    #[arg(long, env = "IMAGE_FACTORY_QUEUED_MINUTES")]
+    pub queued_minutes: Option<NonZeroU16>,
     /// How long a build's Pod may wait for an image that can't be pulled, or a container that can't be created
     #[arg(long, env = "IMAGE_FACTORY_IMAGE_PULL_DEADLINE", default_value = "5m", value_parser = span)]
     pub image_pull_deadline: Duration,

@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod builds;
+mod declared;
 mod images;
 pub mod launches;
 pub mod logs;
@@ -12,6 +13,7 @@ pub mod policies;
 pub mod queue;
 pub mod results;
 pub mod rollup;
+mod runs;
 pub mod settings;
 pub mod steps;
 pub mod transitions;

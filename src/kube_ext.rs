@@ -1,12 +1,15 @@
 //! What several parts ask of the cluster in the same way: the Job of an attempt, its end, and the
 //! writing of a status.
 
+use std::fmt::Debug;
+
 use image_factory_core::{ids, labels};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Namespace};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
-    core::NamespaceResourceScope,
+    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
+    core::{NamespaceResourceScope, PartialObjectMeta},
+    runtime::reflector::{ObjectRef, Store},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -14,6 +17,8 @@ use uuid::Uuid;
 
 /// The field manager of every status we write.
 const MANAGER: &str = "image-factory";
+/// Objects asked for at once.
+const PAGE: u32 = 500;
 
 /// The Job of this very attempt, asked live: another's of the same name does not count.
 ///
@@ -23,6 +28,38 @@ pub async fn job_of(client: &Client, namespace: &str, build: &str, id: Uuid) -> 
     let api: Api<Job> = Api::namespaced(client.clone(), namespace);
     let job = api.get_opt(&ids::job_name(build, id)).await?;
     Ok(job.filter(|job| job.labels().get(labels::BUILD_ID).is_some_and(|of| *of == id.to_string())))
+}
+
+/// Every object of a kind as the API server has it now, with the version of the list: a number that grows, and
+/// the same for every reader of the cluster
+/// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>).
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn list_all<K>(client: &Client) -> Result<(Vec<K>, i64), kube::Error>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let list = Api::<K>::all(client.clone()).list(&ListParams::default()).await?;
+    let version = list.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
+    Ok((list.items, version.unwrap_or_default()))
+}
+
+/// The UID of a namespace, from the watch or, where that does not know it yet, as it is now; `None` where there
+/// is none.
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn uid_of_namespace(
+    client: &Client,
+    known: &Store<PartialObjectMeta<Namespace>>,
+    name: &str,
+) -> Result<Option<String>, kube::Error> {
+    if let Some(known) = known.get(&ObjectRef::new(name)) {
+        return Ok(known.uid());
+    }
+    let live = Api::<Namespace>::all(client.clone()).get_metadata_opt(name).await?;
+    Ok(live.and_then(|namespace| namespace.uid()))
 }
 
 /// Deletes exactly this Job, once: one that is gone, or on its way, is left alone. The Job is gone
@@ -64,5 +101,23 @@ where
         Ok(_) => Ok(true),
         Err(kube::Error::Api(error)) if error.code == 404 => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// What identifies every Job of a build, page by page: what is in them may be large.
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn jobs_of_builds(client: &Client) -> Result<Vec<PartialObjectMeta<Job>>, kube::Error> {
+    let api: Api<Job> = Api::all(client.clone());
+    let mut page = ListParams::default().labels(labels::BUILD_ID).limit(PAGE);
+    let mut found = Vec::new();
+    loop {
+        let list = api.list_metadata(&page).await?;
+        found.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(found),
+        }
     }
 }

@@ -131,6 +131,7 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
         heartbeat: tasks::heartbeat::Settings {
             worker_builds: i32::from(config.worker_builds.get().cast_signed()),
             tenant_builds: i32::from(config.tenant_builds.get().cast_signed()),
+            queued_minutes: config.queued_minutes.map(|minutes| i32::from(minutes.get())),
         },
         log_days: config.log_days,
     };

@@ -1,6 +1,7 @@
 //! The controller of BuildConcurrencyPolicies: the table holds exactly what the cluster holds. Any
-//! change writes the whole set in one statement, so a deletion that nobody saw is made good too. The
-//! set is read from the API server, in turn: an operator whose watch is behind must not take away a limit.
+//! change writes the whole set in one statement, so a deletion that nobody saw is made good too. The set
+//! is read from the API server, and the older of two never replaces the newer: an operator that is
+//! behind takes away no limit.
 
 use std::time::Duration;
 
@@ -12,13 +13,8 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt,
-    api::ListParams,
     core::PartialObjectMeta,
-    runtime::{
-        WatchStreamExt,
-        reflector::{ObjectRef, Store},
-        watcher,
-    },
+    runtime::{WatchStreamExt, reflector::Store, watcher},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -75,33 +71,26 @@ pub async fn run(context: Context, namespaces: Store<PartialObjectMeta<Namespace
 }
 
 async fn declare(context: &Context, namespaces: &Store<PartialObjectMeta<Namespace>>) -> Result<(), Error> {
-    let turn = db::policies::turn(&context.pool).await?;
-    let found = Api::<BuildConcurrencyPolicy>::all(context.client.clone()).list(&ListParams::default()).await?.items;
+    let (found, version) = kube_ext::list_all::<BuildConcurrencyPolicy>(&context.client).await?;
     let mut policies = Vec::with_capacity(found.len());
     for policy in &found {
         let tenant_name = policy.namespace().unwrap_or_default();
-        if let Some(tenant_uid) = uid(context, namespaces, &tenant_name).await? {
+        if let Some(tenant_uid) = kube_ext::uid_of_namespace(&context.client, namespaces, &tenant_name).await? {
             policies.push(row(&policy.spec, tenant_uid, tenant_name));
         }
     }
-    turn.declare(&policies).await?;
+    if !db::policies::declare(&context.pool, &policies, version).await? {
+        tracing::warn!(version, "policies listed at this version are older than those in force; they are left alone");
+        return Ok(());
+    }
     for policy in &found {
-        report(context, policy).await?;
+        // One that can't be told holds up no other, and is told with the next change.
+        if let Err(error) = report(context, policy).await {
+            tracing::warn!(policy.namespace = policy.namespace(), %error, "a policy's status could not be written");
+            context.metrics.failed("policies");
+        }
     }
     Ok(())
-}
-
-/// The namespace's. The watch of namespaces may know it later than the policy.
-async fn uid(
-    context: &Context,
-    namespaces: &Store<PartialObjectMeta<Namespace>>,
-    name: &str,
-) -> Result<Option<String>, kube::Error> {
-    if let Some(known) = namespaces.get(&ObjectRef::new(name)) {
-        return Ok(known.uid());
-    }
-    let live = Api::<Namespace>::all(context.client.clone()).get_metadata_opt(name).await?;
-    Ok(live.and_then(|namespace| namespace.uid()))
 }
 
 fn row(spec: &BuildConcurrencyPolicySpec, tenant_uid: String, tenant_name: String) -> Policy {

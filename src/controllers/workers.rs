@@ -1,6 +1,6 @@
 //! The controller of BuildWorkers: the table declares exactly what the cluster holds, each worker as well as
 //! its nodes are. Any change writes the whole set in one statement, so a deletion that nobody saw is made
-//! good too. What a round finds is written where it differs from what is told.
+//! good too. The set is read from the API server, and the older of two never replaces the newer. What a round finds is written where it differs from what is told.
 
 mod nodes;
 mod report;
@@ -8,14 +8,14 @@ mod report;
 use std::{future, pin::pin, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
-use image_factory_core::worker_health::health;
+use image_factory_core::worker_health::{self, health};
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::{
     Api, ResourceExt,
     core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, Store},
         watcher,
     },
 };
@@ -28,6 +28,7 @@ use crate::{
         self,
         workers::{Declared, TenantName},
     },
+    kube_ext,
     runtime::{Context, health::Watch},
 };
 
@@ -50,7 +51,6 @@ enum Error {
 
 /// What the cluster holds.
 struct Seen {
-    workers: Store<BuildWorker>,
     nodes: Store<Node>,
     namespaces: Namespaces,
     /// The operator's own namespace: its workers serve every tenant.
@@ -59,15 +59,14 @@ struct Seen {
 
 /// Runs until `stop`.
 pub async fn run(context: Context, namespaces: Namespaces, home: String, stop: CancellationToken) {
-    let (workers, writer) = reflector::store();
-    let watch = watcher(Api::all(context.watching(Watch::Workers)), watcher::Config::default());
-    let of_workers = changes(&context, Watch::Workers, watch.default_backoff().reflect(writer));
+    let watch = watcher(Api::<BuildWorker>::all(context.watching(Watch::Workers)), watcher::Config::default());
+    let of_workers = changes(&context, Watch::Workers, watch.default_backoff());
     let (nodes, writer) = reflector::store();
     let watch = watcher(Api::all(context.watching(Watch::Nodes)), watcher::Config::default());
     let pruned = watch.default_backoff().modify(nodes::forget_the_rest);
     let of_nodes = changes(&context, Watch::Nodes, pruned.reflect(writer));
     let mut events = pin!(stream::select(of_workers, of_nodes));
-    let seen = Seen { workers, nodes, namespaces, home };
+    let seen = Seen { nodes, namespaces, home };
 
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -87,8 +86,8 @@ pub async fn run(context: Context, namespaces: Namespaces, home: String, stop: C
                 // Before both lists are whole every worker would be deleted, or offline.
                 () = sleep_until(not_before), if changed && workers_known && nodes_known => {
                     match round(&context, &seen, &mut written, beats).await {
-                        Ok(whole) => {
-                            (changed, beats) = (!whole, false);
+                        Ok(()) => {
+                            (changed, beats) = (false, false);
                             not_before = Instant::now() + PAUSE;
                         }
                         Err(error) => {
@@ -104,7 +103,7 @@ pub async fn run(context: Context, namespaces: Namespaces, home: String, stop: C
     .await;
 }
 
-/// One item a change that the store behind the watch has taken up; the first when its list is whole.
+/// One item a change; the first when the list is whole.
 fn changes<K: 'static>(
     context: &Context,
     watch: Watch,
@@ -127,58 +126,62 @@ fn changes<K: 'static>(
     })
 }
 
-/// Writes what differs from what was `written`; with `beats` all of it. `false`: a worker's namespace is not known
-/// yet.
-async fn round(context: &Context, seen: &Seen, written: &mut Vec<Declared>, beats: bool) -> Result<bool, Error> {
-    let workers = seen.workers.state();
+/// Writes what differs from what was `written`; with `beats` all of it.
+async fn round(context: &Context, seen: &Seen, written: &mut Vec<Declared>, beats: bool) -> Result<(), Error> {
+    let (workers, version) = kube_ext::list_all::<BuildWorker>(&context.client).await?;
     let nodes: Vec<_> = seen.nodes.state().iter().map(|node| nodes::of(node)).collect();
-    let mut declared: Vec<Declared> = workers
-        .iter()
-        .filter_map(|worker| {
-            let tolerations: Vec<_> = worker.spec.tolerations.iter().map(Into::into).collect();
-            let spec = &worker.spec;
-            Some(Declared {
-                tenant: tenant(seen, &worker.namespace()?)?,
-                name: worker.name_any(),
-                concurrent_builds: spec.concurrent_builds,
-                zone: spec.zone.clone(),
-                labels: spec.labels.clone(),
-                methods: spec.methods.clone(),
-                cordoned: spec.cordon,
-                node_selector: spec.node_selector.clone(),
-                tolerations: spec.tolerations.clone(),
-                health: health(&nodes, &spec.node_selector, &tolerations),
-            })
-        })
-        .collect();
-    // The store has no order.
-    declared.sort_by(|a, b| (&a.tenant, &a.name).cmp(&(&b.tenant, &b.name)));
-    let whole = declared.len() == workers.len();
-    if *written == declared && !beats {
-        return Ok(whole);
-    }
-    db::workers::declare(&context.pool, &declared).await?;
-    let states = db::workers::states(&context.pool).await?;
+    let mut found = Vec::with_capacity(workers.len());
     for worker in &workers {
-        let tenant = worker.namespace().and_then(|namespace| tenant(seen, &namespace));
-        let state = states.iter().find(|state| {
-            tenant.as_ref().is_some_and(|tenant| tenant.as_ref().map(|tenant| &tenant.uid) == state.tenant_uid.as_ref())
-                && state.name == worker.name_any()
-        });
-        if let Some(state) = state {
-            report::report(context, worker, state, beats).await?;
+        if let Some(tenant) = tenant(context, seen, &worker.namespace().unwrap_or_default()).await? {
+            found.push((worker, declared(worker, tenant, &nodes)));
+        }
+    }
+    let declared: Vec<Declared> = found.iter().map(|(_, declared)| declared.clone()).collect();
+    if *written == declared && !beats {
+        return Ok(());
+    }
+    if !db::workers::declare(&context.pool, &declared, version).await? {
+        tracing::warn!(version, "workers listed at this version are older than those in force; they are left alone");
+        return Ok(());
+    }
+    let states = db::workers::states(&context.pool).await?;
+    for (worker, Declared { tenant, name, .. }) in &found {
+        let uid = tenant.as_ref().map(|tenant| &tenant.uid);
+        let Some(state) = states.iter().find(|state| state.tenant_uid.as_ref() == uid && state.name == *name) else {
+            continue;
+        };
+        // One that can't be told holds up no other, and is told with the next beat.
+        if let Err(error) = report::report(context, worker, state, beats).await {
+            tracing::warn!(worker = name, %error, "a worker's status could not be written");
+            context.metrics.failed("workers");
         }
     }
     *written = declared;
-    Ok(whole)
+    Ok(())
 }
 
-/// Whom a worker in this namespace serves: one tenant, or all. `None` where the namespace is not known (yet).
-#[expect(clippy::option_option, reason = "the inner one is a worker's own: none is every tenant")]
-fn tenant(seen: &Seen, namespace: &str) -> Option<Option<TenantName>> {
-    if namespace == seen.home {
-        return Some(None);
+fn declared(worker: &BuildWorker, tenant: Option<TenantName>, nodes: &[worker_health::Node]) -> Declared {
+    let spec = &worker.spec;
+    let tolerations: Vec<_> = spec.tolerations.iter().map(Into::into).collect();
+    Declared {
+        tenant,
+        name: worker.name_any(),
+        concurrent_builds: spec.concurrent_builds,
+        zone: spec.zone.clone(),
+        labels: spec.labels.clone(),
+        methods: spec.methods.clone(),
+        cordoned: spec.cordon,
+        node_selector: spec.node_selector.clone(),
+        tolerations: spec.tolerations.clone(),
+        health: health(nodes, &spec.node_selector, &tolerations),
     }
-    let uid = seen.namespaces.get(&ObjectRef::new(namespace))?.uid()?;
-    Some(Some(TenantName { uid, name: namespace.to_owned() }))
+}
+
+/// Whom a worker in this namespace serves: one tenant, or all. `None` where the namespace is gone.
+async fn tenant(context: &Context, seen: &Seen, namespace: &str) -> Result<Option<Option<TenantName>>, kube::Error> {
+    if namespace == seen.home {
+        return Ok(Some(None));
+    }
+    let uid = kube_ext::uid_of_namespace(&context.client, &seen.namespaces, namespace).await?;
+    Ok(uid.map(|uid| Some(TenantName { uid, name: namespace.to_owned() })))
 }

@@ -82,7 +82,9 @@ pub struct Trigger {
 pub async fn enqueue(pool: &PgPool, new: &NewAttempt) -> Result<Option<Uuid>> {
     let mut tx = pool.begin().await?;
     let id = clock::new_id();
-    supersede(&mut tx, &new.resource.uid, new.run).await?;
+    if new.run > 1 {
+        supersede(&mut tx, &new.resource.uid, new.run).await?;
+    }
     match insert(&mut tx, id, new).await {
         Ok(()) => {}
         Err(error) if error.breaks("builds_resource_uid_run_attempt_key") => return Ok(None),
@@ -96,7 +98,7 @@ pub async fn enqueue(pool: &PgPool, new: &NewAttempt) -> Result<Option<Uuid>> {
             ..transitions::Change::default()
         };
         transitions::apply(&mut tx, Status::Queued, Status::Failed, &[change]).await?;
-        super::results::insert_unstarted(&mut tx, id, Status::Failed.as_str(), *reason).await?;
+        super::results::insert_unstarted(&mut tx, &[id], Status::Failed.as_str(), *reason).await?;
     }
     failpoint::statement("enqueue.before-commit")?;
     tx.commit().await?;
@@ -444,6 +446,7 @@ async fn cancel(
     reason: Reason,
     sentence: &str,
 ) -> Result<usize> {
+    super::runs::take_turn(conn, resource_uid).await?;
     let marked = sqlx::query!(
         "update builds set cancel_requested_at = now(), cancel_reason = $2
          where resource_uid = $1 and status in ('queued', 'in_progress') and cancel_requested_at is null
@@ -466,9 +469,8 @@ async fn cancel(
             ..transitions::Change::default()
         })
         .collect();
-    for id in transitions::apply(conn, Status::Queued, Status::Cancelled, &queued).await? {
-        super::results::insert_unstarted(conn, id, Status::Cancelled.as_str(), reason).await?;
-    }
+    let cancelled = transitions::apply(conn, Status::Queued, Status::Cancelled, &queued).await?;
+    super::results::insert_unstarted(conn, &cancelled, Status::Cancelled.as_str(), reason).await?;
     Ok(marked.len())
 }
 

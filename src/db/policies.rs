@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use image_factory_core::method::Method;
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::Result;
+use super::{Result, declared};
 use crate::clock;
 
 /// `None` is the operator's default, or no limit where it has none.
@@ -22,65 +22,50 @@ pub struct Policy {
     pub weight: i32,
 }
 
-/// The turn to say which policies there are. Whoever reads them from the cluster after taking it has read
-/// them later than whoever had it before: what is written last is what was read last.
-pub struct Turn(Transaction<'static, Postgres>);
-
-/// Waits for the turn, which ends with [`Turn::declare`] or without it.
+/// Makes the table hold exactly these policies, listed at `resource_version`. They take effect with the next
+/// claim, which this wakes where something has changed. `false`: a newer list has been declared, and
+/// nothing is changed.
 ///
 /// # Errors
-/// When a statement fails.
-pub async fn turn(pool: &PgPool) -> Result<Turn> {
+/// When a statement fails; nothing is changed then.
+pub async fn declare(pool: &PgPool, policies: &[Policy], resource_version: i64) -> Result<bool> {
+    let new_ids = || -> Vec<Uuid> { policies.iter().map(|_| clock::new_id()).collect() };
+    let texts =
+        |field: fn(&Policy) -> &str| -> Vec<String> { policies.iter().map(|one| field(one).to_owned()).collect() };
+    let numbers = |field: &dyn Fn(&Policy) -> Option<i32>| -> Vec<Option<i32>> { policies.iter().map(field).collect() };
+    let method = |method| numbers(&|policy: &Policy| policy.max_concurrent_by_method.get(&method).copied());
+    let uids = texts(|policy| &policy.tenant_uid);
     let mut tx = pool.begin().await?;
-    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('image-factory policies', 0))::text as turn")
-        .fetch_one(&mut *tx)
-        .await?;
-    Ok(Turn(tx))
-}
-
-impl Turn {
-    /// Makes the table hold exactly these policies. They take effect with the next claim, which this
-    /// wakes where something has changed.
-    ///
-    /// # Errors
-    /// When a statement fails; nothing is changed then.
-    pub async fn declare(self, policies: &[Policy]) -> Result<()> {
-        let mut tx = self.0;
-        let new_ids = || -> Vec<Uuid> { policies.iter().map(|_| clock::new_id()).collect() };
-        let texts =
-            |field: fn(&Policy) -> &str| -> Vec<String> { policies.iter().map(|one| field(one).to_owned()).collect() };
-        let numbers =
-            |field: &dyn Fn(&Policy) -> Option<i32>| -> Vec<Option<i32>> { policies.iter().map(field).collect() };
-        let method = |method| numbers(&|policy: &Policy| policy.max_concurrent_by_method.get(&method).copied());
-        let uids = texts(|policy| &policy.tenant_uid);
-        sqlx::query!(
-            "insert into tenants (id, uid, name)
+    if !declared::is_newest(&mut tx, "policies", resource_version).await? {
+        return Ok(false);
+    }
+    sqlx::query!(
+        "insert into tenants (id, uid, name)
          select * from unnest($1::uuid[], $2::text[], $3::text[])
          on conflict on constraint tenants_uid_key do nothing",
-            &new_ids(),
-            &uids,
-            &texts(|policy| &policy.tenant_name)
-        )
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query_file!(
-            "src/db/sql/policies.sql",
-            &new_ids(),
-            &uids,
-            &numbers(&|policy| policy.max_concurrent_builds) as &[Option<i32>],
-            &numbers(&|policy| policy.max_concurrent_per_project) as &[Option<i32>],
-            &method(Method::Kaniko) as &[Option<i32>],
-            &method(Method::Buildx) as &[Option<i32>],
-            &method(Method::Container) as &[Option<i32>],
-            &method(Method::Packer) as &[Option<i32>],
-            &method(Method::Paketo) as &[Option<i32>],
-            &policies.iter().map(|policy| policy.priority_dispatch).collect::<Vec<bool>>(),
-            &numbers(&|policy| policy.max_queued_wait_minutes) as &[Option<i32>],
-            &policies.iter().map(|policy| policy.weight).collect::<Vec<i32>>()
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(())
-    }
+        &new_ids(),
+        &uids,
+        &texts(|policy| &policy.tenant_name)
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query_file!(
+        "src/db/sql/policies.sql",
+        &new_ids(),
+        &uids,
+        &numbers(&|policy| policy.max_concurrent_builds) as &[Option<i32>],
+        &numbers(&|policy| policy.max_concurrent_per_project) as &[Option<i32>],
+        &method(Method::Kaniko) as &[Option<i32>],
+        &method(Method::Buildx) as &[Option<i32>],
+        &method(Method::Container) as &[Option<i32>],
+        &method(Method::Packer) as &[Option<i32>],
+        &method(Method::Paketo) as &[Option<i32>],
+        &policies.iter().map(|policy| policy.priority_dispatch).collect::<Vec<bool>>(),
+        &numbers(&|policy| policy.max_queued_wait_minutes) as &[Option<i32>],
+        &policies.iter().map(|policy| policy.weight).collect::<Vec<i32>>()
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(true)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Error, Result};
+use super::{Error, Result, declared};
 use crate::{
     clock,
     crd::build_worker::{Toleration, WorkerState},
@@ -70,12 +70,13 @@ fn row(worker: &Declared) -> Value {
     })
 }
 
-/// Makes the table declare exactly these workers. They take builds, or take none any more, with the
-/// next claim, which this wakes where something has changed.
+/// Makes the table declare exactly these workers, listed at `resource_version`. They take builds, or take
+/// none any more, with the next claim, which this wakes where something has changed. `false`: a newer list
+/// has been declared, and nothing is changed.
 ///
 /// # Errors
 /// When a statement fails; nothing is changed then.
-pub async fn declare(pool: &PgPool, workers: &[Declared]) -> Result<()> {
+pub async fn declare(pool: &PgPool, workers: &[Declared], resource_version: i64) -> Result<bool> {
     let tenants: Vec<&TenantName> = workers.iter().filter_map(|worker| worker.tenant.as_ref()).collect();
     let uids: Vec<String> = tenants.iter().map(|tenant| tenant.uid.clone()).collect();
     let names: Vec<String> = tenants.iter().map(|tenant| tenant.name.clone()).collect();
@@ -83,6 +84,9 @@ pub async fn declare(pool: &PgPool, workers: &[Declared]) -> Result<()> {
     let rows: Value = workers.iter().map(row).collect();
     let mut tx = pool.begin().await?;
     take_turn(&mut tx).await?;
+    if !declared::is_newest(&mut tx, "workers", resource_version).await? {
+        return Ok(false);
+    }
     sqlx::query!(
         "insert into tenants (id, uid, name)
          select * from unnest($1::uuid[], $2::text[], $3::text[])
@@ -96,7 +100,7 @@ pub async fn declare(pool: &PgPool, workers: &[Declared]) -> Result<()> {
     sqlx::query_file!("src/db/sql/workers.sql", rows).fetch_one(&mut *tx).await?;
     sqlx::query_file!("src/db/sql/worker_outages.sql").execute(&mut *tx).await?;
     tx.commit().await?;
-    Ok(())
+    Ok(true)
 }
 
 /// Declares the built-in worker, or changes how many builds it takes. The operator that says so runs in

@@ -112,6 +112,23 @@ pub async fn cancelled(tenant: &Tenant, jobs: &Jobs, names: &[&str]) {
     }
 }
 
+/// Waits for the end of these builds, which fail, and whose second attempt is the last.
+pub async fn failed_twice(tenant: &Tenant, jobs: &Jobs, names: &[&str]) {
+    for name in names {
+        let build = tenant.finished(name, 1).await;
+        assert_eq!(phase(&build), "Failed", "{:#}", status(&build));
+        let attempts = tenant.attempts(&build).await;
+        assert_eq!(attempts.len(), 2, "{attempts:#?}");
+        for attempt in &attempts {
+            let id = rows::id(attempt);
+            assert_eq!(rows::history(&tenant.pool, id).await, "queued → in_progress → failed");
+            assert_eq!(jobs.of(id), 1, "one Job, ever");
+        }
+        let result = rows::build_results(&tenant.pool, rows::id(&attempts[1])).await;
+        assert_eq!(result["original_build_id"], attempts[0]["id"]);
+    }
+}
+
 async fn only_attempt(tenant: &Tenant, build: &Build) -> Uuid {
     let attempts = tenant.attempts(build).await;
     assert_eq!(attempts.len(), 1, "one run, one attempt: {attempts:#?}");

@@ -35,6 +35,8 @@ enum Way {
     RunAndClean,
     /// It is stopped while it runs.
     Stop,
+    /// It fails, and so does its second and last attempt.
+    Retry,
 }
 
 /// `skipped`: how many times the hop is passed unharmed first.
@@ -62,6 +64,7 @@ async fn error_then_crash(place: &str, skipped: u32, way: Way) {
         match way {
             Way::Run | Way::RunAndClean => history::succeeded(tenant, &jobs, &names).await,
             Way::Stop => history::cancelled(tenant, &jobs, &names).await,
+            Way::Retry => history::failed_twice(tenant, &jobs, &names).await,
         }
         history::holds().await;
         operator.stop().await;
@@ -81,6 +84,11 @@ async fn go(tenant: &Tenant, name: &str, way: Way) {
         Way::Stop => {
             let mut manifest = history::endless(tenant, name);
             manifest["spec"]["cancel"] = json!(true);
+            manifest
+        }
+        Way::Retry => {
+            let mut manifest = tenant.manifest(name, "container", "FROM BASE\nRUN exit 3\n");
+            manifest["spec"]["retries"] = json!({"limit": 1, "on": "Any"});
             manifest
         }
     };
@@ -108,6 +116,8 @@ hops! {
     after_a_batch_of_lines_is_committed: "log.after-commit" after 3, Run;
     before_an_end_is_committed: "finish.before-commit" after 0, Run;
     after_an_end_is_committed: "finish.after-commit" after 0, Run;
+    before_the_end_of_an_attempt_with_another_is_committed: "finish.before-commit" after 0, Retry;
+    after_the_end_of_an_attempt_with_another_is_committed: "finish.after-commit" after 0, Retry;
     before_the_first_status_is_patched: "report.before-patch" after 0, Run;
     before_a_later_status_is_patched: "report.before-patch" after 1, Run;
     after_a_status_is_patched: "report.after-patch" after 1, Run;

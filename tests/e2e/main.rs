@@ -25,6 +25,7 @@ mod killed_operator;
 mod limits;
 mod memory;
 mod refused_specs;
+mod retries;
 mod rights;
 mod runs;
 mod steps;

@@ -1,7 +1,10 @@
 //! A model of many operators at one queue: they claim, finish and queue again at random, and at every commit
 //! the database itself counts what runs. A limit exceeded for a moment fails the test.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, AtomicUsize, Ordering},
+};
 
 use image_factory::db::{
     builds::enqueue,
@@ -148,10 +151,10 @@ async fn set_up(pool: &PgPool, dice: &mut Dice) -> sqlx::Result<()> {
 }
 
 /// One operator: claims, and ends or replaces something that runs, until nothing is left that may run.
-async fn operate(pool: PgPool, mut dice: Dice, claims: Arc<std::sync::atomic::AtomicUsize>) -> sqlx::Result<()> {
+async fn operate(pool: PgPool, mut dice: Dice, claims: Arc<AtomicUsize>) -> sqlx::Result<()> {
     loop {
         let claimed = claim(&pool).await.expect("a claim succeeds");
-        claims.fetch_add(claimed.len(), std::sync::atomic::Ordering::Relaxed);
+        claims.fetch_add(claimed.len(), Ordering::Relaxed);
         for _ in 0..dice.below(6) {
             let running: Option<Uuid> = sqlx::query_scalar(
                 "select id from builds where status = 'in_progress' order by md5(id::text || $1) limit 1",
@@ -187,16 +190,18 @@ async fn operate(pool: PgPool, mut dice: Dice, claims: Arc<std::sync::atomic::At
     }
 }
 
+/// As a list that is newer than any before.
 async fn declare(pool: &PgPool, declared: &[Policy]) {
-    let turn = policies::turn(pool).await.expect("the turn can be had");
-    turn.declare(declared).await.expect("policies can be declared");
+    static VERSION: AtomicI64 = AtomicI64::new(1);
+    let version = VERSION.fetch_add(1, Ordering::Relaxed);
+    assert!(policies::declare(pool, declared, version).await.expect("policies can be declared"));
 }
 
 #[sqlx::test(migrations = "./migrations")]
 async fn no_limit_is_exceeded_at_any_commit_with_four_operators(pool: PgPool) -> sqlx::Result<()> {
     let seed = 0x9e37_79b9_7f4a_7c15;
     set_up(&pool, &mut Dice(seed)).await?;
-    let claims = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let claims = Arc::new(AtomicUsize::new(0));
     let mut operators = JoinSet::new();
     for operator in 1..=OPERATORS {
         operators.spawn(operate(pool.clone(), Dice(seed ^ operator), claims.clone()));
@@ -217,7 +222,7 @@ async fn no_limit_is_exceeded_at_any_commit_with_four_operators(pool: PgPool) ->
     )
     .fetch_one(&pool)
     .await?;
-    let claims = claims.load(std::sync::atomic::Ordering::Relaxed);
+    let claims = claims.load(Ordering::Relaxed);
     assert_eq!(usize::try_from(starts), Ok(claims), "each claim was given to one operator, once");
     assert!(claims >= (TENANTS - 1) * BUILDS, "everything that may run has run: {claims}");
     assert_eq!((idle, of_the_stopped), (0, 0));
@@ -293,18 +298,17 @@ async fn a_policy_that_is_taken_back_leaves_the_operators_default(pool: PgPool) 
 }
 
 #[sqlx::test(migrations = "./migrations")]
-async fn who_reads_policies_later_writes_them_later(pool: PgPool) {
+async fn policies_that_were_read_earlier_replace_none_that_were_read_later(pool: PgPool) {
     let policy = Policy { tenant_uid: "u".to_owned(), tenant_name: "green".to_owned(), weight: 1, ..Policy::default() };
-    let slow = policies::turn(&pool).await.expect("the turn can be had");
-    // It is still to read the policies, as it takes its turn first.
-    let mut next = Box::pin(policies::turn(&pool));
-    let early = tokio::time::timeout(std::time::Duration::from_millis(200), &mut next).await;
-    assert!(early.is_err(), "another may read only what is read after the first has written");
-    slow.declare(&[]).await.expect("no error");
-    next.await.expect("its turn comes").declare(&[policy]).await.expect("no error");
+    let declare =
+        async |policies: &[Policy], version| policies::declare(&pool, policies, version).await.expect("no error");
+    assert!(declare(&[], 7).await);
+    assert!(declare(std::slice::from_ref(&policy), 8).await);
+    assert!(!declare(&[], 7).await, "an operator that was paused after it read them");
     let kept: i64 = sqlx::query_scalar("select count(*) from build_concurrency_policies")
         .fetch_one(&pool)
         .await
         .expect("rows can be read");
     assert_eq!(kept, 1);
+    assert!(declare(&[], 8).await, "the same list may be read again");
 }

@@ -11,7 +11,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::State,
-    http::{StatusCode, Uri},
+    http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use image_factory::{
@@ -41,6 +41,11 @@ enum Answer {
 impl Cluster {
     pub fn has(&self, path: &str, object: &Value) {
         self.answers(path, Answer::Object(object.clone()));
+    }
+
+    /// Whether there is an object at this path: one that was deleted is gone.
+    pub fn still_has(&self, path: &str) -> bool {
+        self.0.lock().expect("no error").contains_key(path)
     }
 
     /// What the watch of Pods shows, and what a list of a namespace's shows.
@@ -100,11 +105,11 @@ impl Cluster {
     }
 }
 
-fn list(items: &[Value]) -> Value {
+pub fn list(items: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": items})
 }
 
-async fn answer(State(cluster): State<Cluster>, uri: Uri) -> Response {
+async fn answer(State(cluster): State<Cluster>, method: Method, uri: Uri) -> Response {
     let query = uri.query().unwrap_or_default();
     if query.contains("watch=true") {
         return Body::from_stream(futures::stream::pending::<std::io::Result<Vec<u8>>>()).into_response();
@@ -114,13 +119,12 @@ async fn answer(State(cluster): State<Cluster>, uri: Uri) -> Response {
     }
     let container = query.split('&').find(|pair| pair.starts_with("container="));
     let path = container.map_or_else(|| uri.path().to_owned(), |container| format!("{}?{container}", uri.path()));
-    let found = cluster.0.lock().expect("no error").get_mut(&path).map(|answer| {
-        let now = answer.clone();
-        if let Answer::Text(_, left) = answer {
-            *left = left.saturating_sub(1);
-        }
-        now
-    });
+    let mut answers = cluster.0.lock().expect("no error");
+    let found = if method == Method::DELETE { answers.remove(&path) } else { answers.get(&path).cloned() };
+    if let Some(Answer::Text(_, breaks)) = answers.get_mut(&path) {
+        *breaks = breaks.saturating_sub(1);
+    }
+    drop(answers);
     match found {
         Some(Answer::Object(object)) => Json(object).into_response(),
         Some(Answer::Text(text, 0)) => text.into_response(),

@@ -4,8 +4,7 @@
 use image_factory::{
     db::{
         queue::claim,
-        results::{self, Measured},
-        steps::Recorded,
+        results::{self, End, Measured},
         verify,
     },
     verify::rows,
@@ -73,7 +72,7 @@ async fn run(
 ) -> Uuid {
     let id = queued(pool, new).await;
     assert!(claim(pool).await.expect("claims").contains(&id));
-    assert!(results::finish(pool, id, outcome, measured, &Recorded::default(), None, None).await.expect("finishes"));
+    assert!(results::finish(pool, id, End { measured, ..End::of(outcome) }).await.expect("finishes"));
     id
 }
 
@@ -332,9 +331,7 @@ async fn builds_that_end_at_once_count_each_layer_once_each(pool: PgPool) {
         let image = outcome.image.as_mut().expect("an image");
         image.reference = format!("registry.test/green/wall:{}", TAGS[number % 4]);
         image.tags = TAGS.map(str::to_owned).to_vec();
-        ends.spawn(async move {
-            results::finish(&pool, id, &outcome, Measured::default(), &Recorded::default(), None, None).await
-        });
+        ends.spawn(async move { results::finish(&pool, id, End::of(&outcome)).await });
     }
     for ended in ends.join_all().await {
         assert!(ended.expect("no build stands in another's way"));

@@ -43,7 +43,7 @@ fn offline(worker: Declared) -> Declared {
 }
 
 async fn declare(pool: &PgPool, workers: &[Declared]) {
-    workers::declare(pool, workers).await.expect("workers can be declared");
+    assert!(workers::declare(pool, workers, 1).await.expect("workers can be declared"));
 }
 
 async fn states(pool: &PgPool) -> Vec<State> {
@@ -327,7 +327,7 @@ async fn who_changes_workers_waits_for_the_claim_under_way(pool: PgPool) -> sqlx
         .await?;
     let (declaring, beating) = (pool.clone(), pool.clone());
     let mut changes = JoinSet::new();
-    changes.spawn(async move { workers::declare(&declaring, &[worker("brush")]).await });
+    changes.spawn(async move { workers::declare(&declaring, &[worker("brush")], 1).await.map(|_| ()) });
     changes.spawn(async move { workers::beat(&beating, 1).await });
     let both_wait = async {
         let waiting = "select count(*) from pg_locks

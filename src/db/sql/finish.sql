@@ -10,6 +10,9 @@ with ended as (
            b.tenant_id,
            b.project_id,
            b.image_id,
+           b.attempt,
+           (select f.id from builds f
+            where b.attempt > 1 and f.resource_uid = b.resource_uid and f.run = b.run and f.attempt = 1) as first_attempt,
            greatest(b.queued_at, coalesce(b.not_before, b.queued_at)) as waiting_since,
            b.started_at,
            b.completed_at
@@ -206,7 +209,7 @@ measured as (
 )
 insert into build_results (id, build_id, project_id, status, exit_code, output_image_id, output_image_url,
     output_image_digest, failure_reason, failure_stage, total_duration_milliseconds, queue_wait_milliseconds,
-    build_execution_milliseconds, artifact_push_milliseconds)
+    build_execution_milliseconds, artifact_push_milliseconds, retry_count, is_retry, original_build_id)
 select $2,
        id,
        project_id,
@@ -220,5 +223,8 @@ select $2,
        greatest(0, extract(epoch from completed_at - waiting_since) * 1000)::bigint,
        greatest(0, extract(epoch from started_at - waiting_since) * 1000)::bigint,
        $9,
-       $10
+       $10,
+       attempt - 1,
+       attempt > 1,
+       first_attempt
 from ended
