@@ -35,7 +35,7 @@ pub async fn claim(pool: &PgPool) -> Result<Vec<Uuid>> {
 }
 
 /// Queued builds start, and are given up, by one at a time, to the end of the transaction.
-async fn take_turn(conn: &mut PgConnection) -> Result<()> {
+pub(super) async fn take_turn(conn: &mut PgConnection) -> Result<()> {
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('image-factory claim', 0))::text as locked")
         .fetch_one(conn)
         .await?;

@@ -34,7 +34,8 @@ pub struct Cluster(Arc<Mutex<BTreeMap<String, Answer>>>);
 #[derive(Clone)]
 enum Answer {
     Object(Value),
-    Text(String),
+    /// A text, after which the connection breaks so many times.
+    Text(String, usize),
 }
 
 impl Cluster {
@@ -55,12 +56,17 @@ impl Cluster {
 
     /// The log of a container that printed these lines, one a second.
     pub fn has_log(&self, namespace: &str, pod: &str, container: &str, lines: &[&str]) {
+        self.has_breaking_log(namespace, pod, container, lines, 0);
+    }
+
+    /// The same, whose first `breaks` readers lose the connection after all of it.
+    pub fn has_breaking_log(&self, namespace: &str, pod: &str, container: &str, lines: &[&str], breaks: usize) {
         let lines: Vec<String> =
             (0..).zip(lines).map(|(n, line)| format!("2026-11-24T10:00:{n:02}Z {line}\n")).collect();
         let text = lines.concat();
         self.answers(
             &format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}"),
-            Answer::Text(text),
+            Answer::Text(text, breaks),
         );
     }
 
@@ -113,12 +119,19 @@ async fn answer(State(cluster): State<Cluster>, method: Method, uri: Uri) -> Res
     }
     let container = query.split('&').find(|pair| pair.starts_with("container="));
     let path = container.map_or_else(|| uri.path().to_owned(), |container| format!("{}?{container}", uri.path()));
-    let mut objects = cluster.0.lock().expect("no error");
-    let found = if method == Method::DELETE { objects.remove(&path) } else { objects.get(&path).cloned() };
-    drop(objects);
+    let mut answers = cluster.0.lock().expect("no error");
+    let found = if method == Method::DELETE { answers.remove(&path) } else { answers.get(&path).cloned() };
+    if let Some(Answer::Text(_, breaks)) = answers.get_mut(&path) {
+        *breaks = breaks.saturating_sub(1);
+    }
+    drop(answers);
     match found {
         Some(Answer::Object(object)) => Json(object).into_response(),
-        Some(Answer::Text(text)) => text.into_response(),
+        Some(Answer::Text(text, 0)) => text.into_response(),
+        Some(Answer::Text(text, _)) => {
+            let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+            Body::from_stream(futures::stream::iter([Ok(text), Err(broken)])).into_response()
+        }
         None => {
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": format!("{path} not found"), "reason": "NotFound", "code": 404});

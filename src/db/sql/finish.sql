@@ -1,8 +1,10 @@
 -- The result of an attempt that ran, what it cost and, where it succeeded, what it pushed; one statement, since every
 -- build ends. Durations come from the rows' own times: queued_at (or not_before) → started_at → completed_at.
 --
--- Where builds end at once, rows they share are locked in one order: images by tag, image_metadata by image, layers by
--- digest. So each part reads what the one before it returns, and none waits for one that waits for it.
+-- What builds share: images, image_metadata and image_layers are of one repository, whose builds take turns at ending
+-- (transition.sql takes the turn, one statement before this, so that this one sees what the turn before has left). A
+-- tenant's layers are of all its repositories: whoever counts several locks them by digest, and none waits for one that
+-- waits for it.
 with ended as (
     select b.id,
            b.tenant_id,
@@ -60,7 +62,6 @@ further as (
     select ($18::uuid[])[tag.number], own.project_id, own.repository, tag.name
     from own
     join tag on tag.name <> own.tag
-    order by tag.name
     on conflict on constraint images_project_id_repository_tag_key do update set tag = excluded.tag
     returning id, tag
 ),
@@ -105,7 +106,6 @@ described as (
     from pushed
     cross join (select count(*) as number, coalesce(sum(layer_count), 0)::int as layers from held) platform
     left join held sole on platform.number = 1
-    order by pushed.id
     on conflict on constraint image_metadata_image_id_key do update
     set docker_config_digest = excluded.docker_config_digest,
         docker_manifest_digest = excluded.docker_manifest_digest,
@@ -153,7 +153,8 @@ layer as (
     join used on used.layer_digest = of_image.digest
 ),
 trimmed as (
-    select trim_image_layers(described.image_id, (select count(*) from layer)) from described
+    delete from image_layers using described
+    where image_layers.image_id = described.image_id and image_layers.layer_number > (select count(*) from layer)
 ),
 layered as (
     insert into image_layers (id, image_id, layer_number, layer_digest, layer_size_bytes, is_base_layer,
@@ -205,8 +206,6 @@ measured as (
            round($21::float8::numeric, 4)
     from ended
     cross join reuse
-    -- What nothing asks for is not carried out.
-    where (select count(*) from trimmed) is not null
 )
 insert into build_results (id, build_id, project_id, status, exit_code, output_image_id, output_image_url,
     output_image_digest, failure_reason, failure_stage, total_duration_milliseconds, queue_wait_milliseconds,
