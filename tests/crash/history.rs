@@ -28,7 +28,12 @@ const TICKS: usize = 30;
 
 /// A build that takes a few seconds and prints all the time.
 pub fn ticking(tenant: &Tenant, name: &str) -> Value {
-    let dockerfile = format!("FROM BASE\nRUN for i in $(seq 1 {TICKS}); do echo \"tick $i\"; sleep 0.05; done\n");
+    printing(tenant, name, TICKS)
+}
+
+/// The same, with so many lines: twenty take a second or more.
+pub fn printing(tenant: &Tenant, name: &str, lines: usize) -> Value {
+    let dockerfile = format!("FROM BASE\nRUN for i in $(seq 1 {lines}); do echo \"tick $i\"; sleep 0.05; done\n");
     tenant.manifest(name, "container", &dockerfile)
 }
 
@@ -38,7 +43,7 @@ pub fn endless(tenant: &Tenant, name: &str) -> Value {
 }
 
 /// The numbers of the lines `tick <number>`.
-fn ticks(log: &[String]) -> Vec<usize> {
+pub fn ticks(log: &[String]) -> Vec<usize> {
     log.iter().filter_map(|line| line.rsplit_once("tick ")?.1.parse().ok()).collect()
 }
 
@@ -86,15 +91,20 @@ impl Drop for Jobs {
 /// Waits for the end of these builds, and sees that each ran once, succeeded, and lost no line.
 pub async fn succeeded(tenant: &Tenant, jobs: &Jobs, names: &[&str]) {
     for name in names {
-        let build = tenant.finished(name, 1).await;
-        assert_eq!(phase(&build), "Success", "{:#}", status(&build));
-        let id = only_attempt(tenant, &build).await;
-        assert_eq!(rows::history(&tenant.pool, id).await, "queued → in_progress → success");
-        let log = rows::log(&tenant.pool, id).await;
-        assert_eq!(ticks(&log), (1..=TICKS).collect::<Vec<_>>(), "every line once, in order: {log:#?}");
-        assert!(!log.iter().any(|line| line.contains("lost")), "{log:#?}");
-        assert_eq!(jobs.of(id), 1, "one Job, ever");
+        printed(tenant, jobs, name, TICKS).await;
     }
+}
+
+/// The same of one that prints so many lines.
+pub async fn printed(tenant: &Tenant, jobs: &Jobs, name: &str, lines: usize) {
+    let build = tenant.finished(name, 1).await;
+    assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+    let id = only_attempt(tenant, &build).await;
+    assert_eq!(rows::history(&tenant.pool, id).await, "queued → in_progress → success");
+    let log = rows::log(&tenant.pool, id).await;
+    assert_eq!(ticks(&log), (1..=lines).collect::<Vec<_>>(), "every line once, in order: {log:#?}");
+    assert!(!log.iter().any(|line| line.contains("lost")), "{log:#?}");
+    assert_eq!(jobs.of(id), 1, "one Job, ever");
 }
 
 /// Waits for the end of these builds, which were stopped.
