@@ -15,7 +15,7 @@ use kube::{Api, ResourceExt, api::LogParams};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Error, finish, followers::Seen, log::Log, pod, pod::State, waiting};
+use super::{Error, closing, finish, followers::Seen, log::Log, pod, pod::State, waiting};
 use crate::{
     clock,
     db::{
@@ -62,11 +62,13 @@ async fn persist<F: Future<Output = Result<(), Error>>>(metrics: &Metrics, build
 }
 
 async fn follow(context: &Context, build: Uuid, seen: watch::Receiver<Seen>) -> Result<(), Error> {
-    let attempt = match launches::followed(&context.pool, build).await? {
-        Some(attempt) if attempt.status == Status::InProgress => attempt,
-        // Finished before this process began, or not one of ours.
-        _ => return Ok(()),
-    };
+    // One without a row is not one of ours.
+    let Some(attempt) = launches::followed(&context.pool, build).await? else { return Ok(()) };
+    if attempt.status != Status::InProgress {
+        // Finished before this process began.
+        let pod = seen.borrow().pod.clone();
+        return closing::make_good(context, &attempt, &pod).await;
+    }
     let (name, namespace, ours) = {
         let pod = &seen.borrow().pod;
         (pod.name_any(), pod.namespace().unwrap_or_default(), pod::is_of(pod, &attempt))
@@ -76,19 +78,28 @@ async fn follow(context: &Context, build: Uuid, seen: watch::Receiver<Seen>) -> 
         return Ok(());
     }
     let over_its_start = waiting::watch(context, build, attempt.pod_waits, seen.clone());
-    tokio::select! {
-        done = collect(context, attempt, &name, seen) => done,
-        error = over_its_start => Err(error),
+    let ended = tokio::select! {
+        ended = collect(context, attempt.clone(), &name, seen.clone()) => ended?,
+        error = over_its_start => return Err(error),
+    };
+    let pod = seen.borrow().pod.clone();
+    match ended {
+        Some(status) => closing::close(context, &attempt, &pod, status).await,
+        // Another operator was faster with it, and may have died since.
+        None => match launches::followed(&context.pool, build).await? {
+            Some(attempt) => closing::make_good(context, &attempt, &pod).await,
+            None => Ok(()),
+        },
     }
 }
 
-/// From the logs to the end.
+/// From the logs to the end, which is given where it is this task's.
 async fn collect(
     context: &Context,
     attempt: Followed,
     name: &str,
     mut seen: watch::Receiver<Seen>,
-) -> Result<(), Error> {
+) -> Result<Option<Status>, Error> {
     let (seen, build) = (&mut seen, attempt.id);
     let pods = Api::namespaced(context.streams.clone(), &attempt.namespace);
     let mut log = Log::resume(context, attempt).await?;
