@@ -3,17 +3,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    marker::PhantomData,
     sync::{Arc, Mutex},
 };
 
 use futures::TryStreamExt;
 use image_factory::crd::Build;
 use image_factory_core::labels;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
-    ResourceExt,
+    Api, Resource, ResourceExt,
+    core::NamespaceResourceScope,
     runtime::{WatchStreamExt, watcher},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
@@ -51,38 +55,47 @@ pub fn phase_is(build: &Build, wanted: &str) -> bool {
     phase(build) == wanted
 }
 
-/// Every Job that ever was in a namespace, by the attempt it was for.
-pub struct Jobs {
+/// Every object of a kind that ever was in a namespace, by the attempt it was for.
+pub struct Ever<K> {
     seen: Arc<Mutex<BTreeMap<Uuid, BTreeSet<String>>>>,
     task: AbortHandle,
+    kind: PhantomData<K>,
 }
 
-impl Jobs {
+pub type Jobs = Ever<Job>;
+pub type Pods = Ever<Pod>;
+
+impl<K> Ever<K>
+where
+    K: Clone + Debug + DeserializeOwned + Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Send + 'static,
+{
     pub fn watch(tenant: &Tenant) -> Self {
         let seen = Arc::new(Mutex::new(BTreeMap::new()));
-        let jobs = watcher(tenant.jobs(), watcher::Config::default()).default_backoff().touched_objects();
+        let all: Api<K> = Api::namespaced(tenant.client.clone(), &tenant.namespace);
+        let objects = watcher(all, watcher::Config::default()).default_backoff().touched_objects();
         let kept = seen.clone();
         let task = tokio::spawn(async move {
-            let mut jobs = std::pin::pin!(jobs);
-            while let Ok(Some(job)) = jobs.try_next().await {
-                let job: Job = job;
-                let attempt = job.labels().get(labels::BUILD_ID).and_then(|id| id.parse::<Uuid>().ok());
-                if let (Some(attempt), Some(uid)) = (attempt, job.uid()) {
+            let mut objects = std::pin::pin!(objects);
+            while let Ok(Some(object)) = objects.try_next().await {
+                let attempt = object.labels().get(labels::BUILD_ID).and_then(|id| id.parse::<Uuid>().ok());
+                if let (Some(attempt), Some(uid)) = (attempt, object.uid()) {
                     let mut seen = kept.lock().expect("nothing panics with it");
                     seen.entry(attempt).or_insert_with(BTreeSet::new).insert(uid);
                 }
             }
         });
-        Self { seen, task: task.abort_handle() }
+        Self { seen, task: task.abort_handle(), kind: PhantomData }
     }
+}
 
-    /// How many Jobs this attempt ever had.
+impl<K> Ever<K> {
+    /// How many this attempt ever had.
     pub fn of(&self, attempt: Uuid) -> usize {
         self.seen.lock().expect("nothing panics with it").get(&attempt).map_or(0, BTreeSet::len)
     }
 }
 
-impl Drop for Jobs {
+impl<K> Drop for Ever<K> {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -139,7 +152,7 @@ pub async fn failed_twice(tenant: &Tenant, jobs: &Jobs, names: &[&str]) {
     }
 }
 
-async fn only_attempt(tenant: &Tenant, build: &Build) -> Uuid {
+pub async fn only_attempt(tenant: &Tenant, build: &Build) -> Uuid {
     let attempts = tenant.attempts(build).await;
     assert_eq!(attempts.len(), 1, "one run, one attempt: {attempts:#?}");
     rows::id(&attempts[0])
