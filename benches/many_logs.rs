@@ -43,8 +43,8 @@ async fn main() -> anyhow::Result<()> {
     let pool = db::pool(&config::Database { url, connections: 2.try_into()? })?;
     let client = Client::try_default().await.context("run make up, then: . .local/env")?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let namespace = serde_json::from_value(json!({"metadata": {"name": namespace()}}))?;
-    namespaces.create(&PostParams::default(), &namespace).await?;
+    let made = serde_json::from_value(json!({"metadata": {"name": namespace()}}))?;
+    namespaces.create(&PostParams::default(), &made).await?;
     let measured = timeout(PATIENCE, measure(&client, &pool, printers, lines)).await;
     namespaces.delete(&namespace(), &DeleteParams::default()).await?;
     let (read, stored) = measured.context("the builds did not end in time")??;

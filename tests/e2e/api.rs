@@ -177,12 +177,12 @@ async fn get(path: &str, token: Option<&str>) -> (StatusCode, Value) {
         match try_get(path, token).await {
             Ok((status, _)) if status == StatusCode::SERVICE_UNAVAILABLE => {}
             Ok(answer) => return answer,
-            Err(error) if error.is_timeout() => panic!("{error}"),
+            Err(error) if error.is_timeout() => unreachable!("{error}"),
             Err(_) => {}
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    panic!("the operator does not answer {path}");
+    unreachable!("the operator does not answer {path}");
 }
 
 async fn try_get(path: &str, token: Option<&str>) -> reqwest::Result<(StatusCode, Value)> {

@@ -222,7 +222,7 @@ async fn accepted(tenant: &Tenant, methods: &[&'static str], objects: usize) -> 
                 error.code,
                 error.message
             ),
-            Err(error) => panic!("the API server answers: {error} {manifest}"),
+            Err(error) => unreachable!("the API server answers: {error} {manifest}"),
         }
     }
     accepted

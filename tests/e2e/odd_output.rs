@@ -49,9 +49,9 @@ async fn nul_broken_text_colours_and_a_line_of_forty_kibibytes_are_stored_as_the
                 assert_eq!(found, 1, "{method}: {line:?} in {log:#?}");
             }
             assert!(log.iter().all(|line| line.len() <= MAX_LINE_BYTES), "{method}: no row is longer than it may be");
-            let long = long_line(&log);
-            assert!(long.len() > 2, "{method}: it was cut");
-            let whole: String = long.iter().map(|piece| piece.strip_suffix(GOES_ON).unwrap_or(piece)).collect();
+            let pieces = long_line(&log);
+            assert!(pieces.len() > 2, "{method}: it was cut");
+            let whole: String = pieces.iter().map(|piece| piece.strip_suffix(GOES_ON).unwrap_or(piece)).collect();
             let (_, xs) = whole.split_once("long-").expect("it has its beginning");
             assert_eq!((xs.len(), xs.chars().all(|one| one == 'x')), (LONG, true), "{method}: {xs}");
 
