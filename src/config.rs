@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use image_factory_core::git::Protocol;
 
 /// `image-factory operator`.
@@ -43,6 +43,9 @@ pub struct Operator {
     /// How large a source fetched from Git may be, history and work tree together, in MiB
     #[arg(long, env = "IMAGE_FACTORY_SOURCE_MEBIBYTES", default_value = "10240")]
     pub source_mebibytes: NonZeroU32,
+    /// Who makes the Pod of a build's Job
+    #[arg(long, env = "IMAGE_FACTORY_LAUNCH_MODE", value_enum, default_value_t)]
+    pub launch_mode: LaunchMode,
     /// Builds that the built-in worker `cluster` runs at once
     #[arg(long, env = "IMAGE_FACTORY_WORKER_BUILDS", default_value = "10")]
     pub worker_builds: NonZeroU16,
@@ -65,6 +68,16 @@ pub struct Operator {
     /// Days for which logs are kept at least; they are dropped by the week. Not set: for ever
     #[arg(long, env = "IMAGE_FACTORY_LOG_DAYS")]
     pub log_days: Option<NonZeroU16>,
+}
+
+/// Who makes the Pod of a build's Job, and closes the Job when the build has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LaunchMode {
+    /// The Job controller of Kubernetes
+    #[default]
+    Kubernetes,
+    /// The operator itself: it needs the right to create and delete Pods, and to patch the status of Jobs
+    Operator,
 }
 
 /// What the container that does a build's work gets where its spec says nothing, as `name=quantity`.

@@ -4,6 +4,7 @@
 //! finished by the next, whoever makes it. Woken at once by changes, and by timer always.
 
 mod launch;
+mod pod;
 mod stranded;
 
 use std::time::Duration;

@@ -67,6 +67,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
             Reporter { controller: "image-factory".to_owned(), instance: Some(config.instance.clone()) },
         ),
         jobs: Arc::new(jobs::Settings {
+            launch_mode: config.launch_mode,
             images: config.images.clone(),
             requests: config
                 .resources

@@ -32,6 +32,7 @@ const TAIL_LINES: i64 = 200;
 /// What a Pod looks like that was ended by someone else.
 const FROM_OUTSIDE: [Reason; 3] = [Reason::JobDeleted, Reason::AgentLost, Reason::Internal];
 
+/// The status it ended with; `None` where it had ended before.
 pub async fn finish(
     context: &Context,
     build: Uuid,
@@ -39,8 +40,8 @@ pub async fn finish(
     inspection: Option<&str>,
     source: Option<&SourceFacts>,
     steps: &mut Steps,
-) -> Result<(), Error> {
-    let Some(attempt) = launches::ending(&context.pool, build, TAIL_LINES).await? else { return Ok(()) };
+) -> Result<Option<Status>, Error> {
+    let Some(attempt) = launches::ending(&context.pool, build, TAIL_LINES).await? else { return Ok(None) };
     let (method, tail) = (attempt.method, &attempt.tail);
     let spec: Option<BuildSpec> = serde_json::from_value(attempt.spec.clone()).ok();
     let timeout = spec.as_ref().map_or(BuildSpec::DEFAULT_TIMEOUT, BuildSpec::timeout);
@@ -71,8 +72,9 @@ pub async fn finish(
         tracing::info!(build.id = %build, status, reason, is_retried = retry.is_some(), "the build ended");
         context.metrics.ended(method, &outcome);
         context.has_stored(build);
+        return Ok(Some(outcome.status));
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The steps that still ran end with the build; a build that failed at a step is told with it.

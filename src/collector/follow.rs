@@ -15,7 +15,7 @@ use kube::{Api, ResourceExt, api::LogParams};
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
-use super::{Error, finish, followers::Seen, log::Log, pod, pod::State, waiting};
+use super::{Error, closing, finish, followers::Seen, log::Log, pod, pod::State, waiting};
 use crate::{
     clock,
     db::{launches, logs::Line},
@@ -84,11 +84,17 @@ async fn follow<'a>(
     kept: Option<Log<'a>>,
 ) -> Result<(), Interrupted<Log<'a>>> {
     let attempt = match launches::followed(&context.pool, build).await {
-        Ok(Some(attempt)) if attempt.status == Status::InProgress => attempt,
-        // Finished before this process began, or not one of ours.
-        Ok(_) => return Ok(()),
+        Ok(Some(attempt)) => attempt,
+        // One without a row is not one of ours.
+        Ok(None) => return Ok(()),
         Err(error) => return Err(Interrupted { error: error.into(), kept }),
     };
+    let nothing_kept = |error| Interrupted { error, kept: None };
+    if attempt.status != Status::InProgress {
+        // Finished before this process began.
+        let pod = seen.borrow().pod.clone();
+        return closing::make_good(context, &attempt, &pod).await.map_err(nothing_kept);
+    }
     let (name, namespace, ours) = {
         let pod = &seen.borrow().pod;
         (pod.name_any(), pod.namespace().unwrap_or_default(), pod::is_of(pod, &attempt))
@@ -100,22 +106,31 @@ async fn follow<'a>(
     let over_its_start = waiting::watch(context, build, attempt.pod_waits, seen.clone());
     let resumed = match kept {
         Some(log) => Ok(log),
-        None => Log::resume(context, attempt).await,
+        None => Log::resume(context, attempt.clone()).await,
     };
-    let mut log = resumed.map_err(|error| Interrupted { error, kept: None })?;
+    let mut log = resumed.map_err(nothing_kept)?;
     let pods = Api::namespaced(context.streams.clone(), &namespace);
-    let done = tokio::select! {
-        done = collect(context, build, &mut log, &pods, &name, seen) => done,
+    let collected = tokio::select! {
+        ended = collect(context, build, &mut log, &pods, &name, seen.clone()) => ended,
         error = over_its_start => Err(error),
     };
-    done.map_err(|error| {
+    let ended = collected.map_err(|error| {
         // What was being stored may be stored or not: only the rows know.
         let kept = (!matches!(error, Error::Db(_))).then_some(log);
         Interrupted { error, kept }
-    })
+    })?;
+    let pod = seen.borrow().pod.clone();
+    match ended {
+        Some(status) => closing::close(context, &attempt, &pod, status).await.map_err(nothing_kept),
+        // Another operator was faster with it, and may have died since.
+        None => match launches::followed(&context.pool, build).await.map_err(|error| nothing_kept(error.into()))? {
+            Some(attempt) => closing::make_good(context, &attempt, &pod).await.map_err(nothing_kept),
+            None => Ok(()),
+        },
+    }
 }
 
-/// From the logs to the end.
+/// From the logs to the end, which is given where it is this task's.
 async fn collect(
     context: &Context,
     build: Uuid,
@@ -123,7 +138,7 @@ async fn collect(
     pods: &Api<Pod>,
     name: &str,
     mut seen: watch::Receiver<Seen>,
-) -> Result<(), Error> {
+) -> Result<Option<Status>, Error> {
     let seen = &mut seen;
     for container in [PREPARE_CONTAINER, BUILD_CONTAINER] {
         if log.is_finished(container) {

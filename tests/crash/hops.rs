@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::{
-    history::{self, Jobs},
+    history::{self, Jobs, Pods},
     operator::{Operator, Settings},
     stage::stage,
     tenant::{Tenant, tenant},
@@ -27,9 +27,13 @@ pub const HOPS: [&str; 13] = [
     "report.after-patch",
 ];
 
+/// Those of an operator that makes Pods itself.
+pub const LAUNCHING_HOPS: [&str; 4] =
+    ["launch.before-pod", "launch.after-pod", "close.before-patch", "close.after-patch"];
+
 /// What a build does to come to the hop.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+pub enum Way {
     Run,
     /// Its Job is cleaned away a second after its end.
     RunAndClean,
@@ -40,14 +44,14 @@ enum Way {
 }
 
 /// `skipped`: how many times the hop is passed unharmed first.
-async fn error_then_crash(place: &str, skipped: u32, way: Way) {
+pub async fn error_then_crash(place: &str, skipped: u32, way: Way, settings: Settings) {
     let stage = stage().await;
     let name = place.replace('.', "-");
     tenant(&format!("crash-{name}"), "baseline", async |tenant| {
-        let jobs = Jobs::watch(tenant);
+        let (jobs, pods) = (Jobs::watch(tenant), Pods::watch(tenant));
         let off = if skipped > 0 { format!("{skipped}*off->") } else { String::new() };
         let failpoints = format!("{place}={off}1*return(error)->1*return(crash)");
-        let operator = Operator::start(&stage, &Settings::failing(&failpoints));
+        let operator = Operator::start(&stage, &Settings { failpoints, ..settings.clone() });
         let names = ["first", "second"];
         if way == Way::Stop {
             for name in names {
@@ -60,11 +64,16 @@ async fn error_then_crash(place: &str, skipped: u32, way: Way) {
         go(tenant, names[1], way).await;
         operator.crashed(place).await;
 
-        let operator = Operator::start(&stage, &Settings::default());
+        let operator = Operator::start(&stage, &settings);
         match way {
             Way::Run | Way::RunAndClean => history::succeeded(tenant, &jobs, &names).await,
             Way::Stop => history::cancelled(tenant, &jobs, &names).await,
             Way::Retry => history::failed_twice(tenant, &jobs, &names).await,
+        }
+        for name in names {
+            let build = tenant.builds().get(name).await.expect("it is there");
+            let id = history::only_attempt(tenant, &build).await;
+            assert!(pods.of(id) <= 1, "an attempt starts once");
         }
         history::holds().await;
         operator.stop().await;
@@ -99,7 +108,7 @@ macro_rules! hops {
     ($($test:ident: $place:literal after $skipped:literal, $way:ident;)*) => {$(
         #[tokio::test]
         async fn $test() {
-            error_then_crash($place, $skipped, Way::$way).await;
+            error_then_crash($place, $skipped, Way::$way, Settings::default()).await;
         }
     )*};
 }

@@ -24,6 +24,7 @@ mod kaniko;
 mod killed_operator;
 mod limits;
 mod memory;
+mod odd_output;
 mod refused_specs;
 mod retries;
 mod rights;

@@ -47,7 +47,7 @@ async fn policy(pool: &PgPool, tenant: &str, minutes: i32) {
         weight: 1,
         ..Policy::default()
     };
-    policies::declare(pool, &[policy]).await.expect("it can be declared");
+    policies::declare(pool, &[policy], 1).await.expect("it can be declared");
 }
 
 #[sqlx::test(migrations = "./migrations")]
@@ -236,7 +236,7 @@ async fn the_place_in_a_status_is_the_views(pool: PgPool) {
         weight: 1,
         ..Policy::default()
     };
-    policies::declare(&pool, &[by_priority]).await.expect("it can be declared");
+    policies::declare(&pool, &[by_priority], 2).await.expect("it can be declared");
     let queue = waiting(&pool).await.expect("no error");
     let uids: Vec<String> = queue.iter().map(|one| one.resource_uid.clone()).collect();
     let newest = builds::newest_of(&pool, &uids).await.expect("no error");
