@@ -2,7 +2,7 @@
 //! Jobs against the rows, every Build's status against its newest row.
 //!
 //! The cluster follows the rows a moment later, so what looks broken there counts only when it
-//! still does after a while. That nothing destructive is decided from a cache (the ninth invariant)
+//! still does after a while. That nothing destructive is decided from a cache
 //! can't be seen in what is left behind.
 
 mod jobs;
