@@ -14,7 +14,7 @@ use crate::clock;
 /// transaction. To be taken before any row is locked.
 pub(super) async fn take_turn(conn: &mut PgConnection, resource_uid: &str) -> Result<()> {
     sqlx::query!(
-        "select pg_advisory_xact_lock(hashtextextended('image-factory runs ' || $1, 0))::text as locked",
+        "select pg_advisory_xact_lock(hashtextextended('image-factory runs ' || $1, 0))::text as has_turn",
         resource_uid
     )
     .fetch_one(conn)
@@ -25,7 +25,7 @@ pub(super) async fn take_turn(conn: &mut PgConnection, resource_uid: &str) -> Re
 /// The same for the Build that this attempt is of.
 pub(super) async fn take_turn_of(conn: &mut PgConnection, build: Uuid) -> Result<()> {
     sqlx::query!(
-        "select pg_advisory_xact_lock(hashtextextended('image-factory runs ' || resource_uid, 0))::text as locked
+        "select pg_advisory_xact_lock(hashtextextended('image-factory runs ' || resource_uid, 0))::text as has_turn
          from builds where id = $1",
         build
     )

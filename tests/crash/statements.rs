@@ -53,7 +53,7 @@ const APART: [&str; 20] = [
     "select distinct resource_namespace, resource_name, resource_uid",
 ];
 /// Of whoever stops a Build's runs; those of tests before this one, too.
-const TURN: &str = "hashtextextended($2 || $1, $3)";
+const TURN: &str = "as has_turn";
 /// Builds of tests before this one, which went with their namespaces; each in a transaction of its own.
 const CANCEL: &str = "update builds set cancel_requested_at";
 /// One a batch of lines, each in a transaction of its own.
@@ -61,8 +61,7 @@ const LOG_CURSOR: &str = "insert into build_log_cursors";
 /// What only an end writes.
 const FINISH: &str = "-- The result of an attempt that ran";
 /// A round of claims: its lock, what it reads, and what only one with room reads.
-const CLAIM: [&str; 2] =
-    ["pg_advisory_xact_lock(hashtextextended($1, $2))::text as locked", "-- Every worker with what runs on it"];
+const CLAIM: [&str; 2] = ["::text as locked", "-- Every worker with what runs on it"];
 const HEADS: &str = "-- The first builds of every group with room";
 /// A round of launches, and one of stops.
 const UNLAUNCHED: &str = "as \"returns!\"";
