@@ -20,3 +20,4 @@ kubectl -n image-factory rollout status deployment/image-factory --timeout=120s 
 cargo bench --bench operator
 cargo bench --bench rows
 cargo bench --bench live_logs
+cargo bench --bench many_logs

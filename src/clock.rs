@@ -1,4 +1,4 @@
-//! The one place that asks for the time and for new row ids. Rules take both as arguments.
+//! The one place that asks for the time, for new row ids and for chance. Rules take them as arguments.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -12,4 +12,10 @@ pub fn now() -> Timestamp {
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn new_id() -> Uuid {
     Uuid::now_v7()
+}
+
+/// A random number from 0 to below 1: of the bits of an id those that chance alone decides.
+pub fn chance() -> f64 {
+    let [.., a, b, c, d] = new_id().into_bytes();
+    f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0)
 }

@@ -3,6 +3,7 @@
 //! task what its Pod is now. Attempts whose Pod the watch will never show are searched for, once it
 //! has shown all there are.
 
+mod closing;
 mod finish;
 mod follow;
 mod followers;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use image_factory_core::git::Protocol;
 
 /// `image-factory operator`.
@@ -46,12 +46,19 @@ pub struct Operator {
     /// How large a source fetched from Git may be, history and work tree together, in MiB
     #[arg(long, env = "IMAGE_FACTORY_SOURCE_MEBIBYTES", default_value = "10240")]
     pub source_mebibytes: NonZeroU32,
+    /// Who makes the Pod of a build's Job
+    #[arg(long, env = "IMAGE_FACTORY_LAUNCH_MODE", value_enum, default_value_t)]
+    pub launch_mode: LaunchMode,
     /// Builds that the built-in worker `cluster` runs at once
     #[arg(long, env = "IMAGE_FACTORY_WORKER_BUILDS", default_value = "10")]
     pub worker_builds: NonZeroU16,
     /// Builds that a tenant without a BuildConcurrencyPolicy runs at once
     #[arg(long, env = "IMAGE_FACTORY_TENANT_BUILDS", default_value = "10")]
     pub tenant_builds: NonZeroU16,
+    /// Minutes after which a build that still waits in the queue fails, where its tenant's policy does not say. Not
+    /// set: it waits for as long as it takes
+    #[arg(long, env = "IMAGE_FACTORY_QUEUED_MINUTES")]
+    pub queued_minutes: Option<NonZeroU16>,
     /// How long a build's Pod may wait for an image that can't be pulled, or a container that can't be created
     #[arg(long, env = "IMAGE_FACTORY_IMAGE_PULL_DEADLINE", default_value = "5m", value_parser = span)]
     pub image_pull_deadline: Duration,
@@ -64,6 +71,16 @@ pub struct Operator {
     /// Days for which logs are kept at least; they are dropped by the week. Not set: for ever
     #[arg(long, env = "IMAGE_FACTORY_LOG_DAYS")]
     pub log_days: Option<NonZeroU16>,
+}
+
+/// Who makes the Pod of a build's Job, and closes the Job when the build has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LaunchMode {
+    /// The Job controller of Kubernetes
+    #[default]
+    Kubernetes,
+    /// The operator itself: it needs the right to create and delete Pods, and to patch the status of Jobs
+    Operator,
 }
 
 /// What the container that does a build's work gets where its spec says nothing, as `name=quantity`.

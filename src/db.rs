@@ -13,6 +13,7 @@ pub mod policies;
 pub mod queue;
 pub mod results;
 pub mod rollup;
+mod runs;
 pub mod settings;
 pub mod steps;
 pub mod transitions;

@@ -4,6 +4,7 @@
 //! finished by the next, whoever makes it. Woken at once by changes, and by timer always.
 
 mod launch;
+mod pod;
 mod stranded;
 
 use std::time::Duration;
@@ -23,8 +24,7 @@ use crate::{
     db::{
         self,
         launches::{self, Stopping, Unlaunched},
-        results,
-        steps::Recorded,
+        results::{self, End},
     },
     failpoint, kube_ext,
     runtime::{Context, listener::DispatcherWakes},
@@ -174,17 +174,8 @@ async fn end(
 ) -> Result<(), Error> {
     let failure = Failure { reason, class: reason.class(), stage: reason.stage(), message };
     let outcome = Outcome { status, exit_code: None, failure: Some(failure), image: None };
-    if results::finish(
-        &context.pool,
-        attempt.id,
-        &outcome,
-        results::Measured::default(),
-        &Recorded::default(),
-        None,
-        None,
-    )
-    .await?
-    {
+    // Refused or stopped: no other attempt would fare better.
+    if results::finish(&context.pool, attempt.id, End::of(&outcome)).await? {
         context.metrics.ended(attempt.method, &outcome);
     }
     Ok(())

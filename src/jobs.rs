@@ -8,6 +8,7 @@ mod buildx;
 mod container;
 mod kaniko;
 mod labels;
+pub mod managed;
 mod secrets;
 pub mod source;
 
@@ -33,7 +34,7 @@ use kube::Resource;
 use uuid::Uuid;
 
 use crate::{
-    config::Images,
+    config::{Images, LaunchMode},
     crd::build::{Build, BuildSpec},
 };
 
@@ -71,6 +72,7 @@ pub struct Worker {
 /// The operator's part in every Job.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
+    pub launch_mode: LaunchMode,
     pub images: Images,
     pub insecure_registries: Vec<String>,
     /// For the container that does the work, where the spec says nothing.
@@ -160,6 +162,7 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
         },
         spec: Some(JobSpec {
             backoff_limit: Some(0),
+            managed_by: (settings.launch_mode == LaunchMode::Operator).then(|| managed::MANAGER.to_owned()),
             pod_replacement_policy: Some("Failed".to_owned()),
             ttl_seconds_after_finished: Some(BACKSTOP_TTL_SECONDS),
             template: PodTemplateSpec {

@@ -17,6 +17,8 @@ use uuid::Uuid;
 
 /// The field manager of every status we write.
 const MANAGER: &str = "image-factory";
+/// Objects asked for at once.
+const PAGE: u32 = 500;
 
 /// The Job of this very attempt, asked live: another's of the same name does not count.
 ///
@@ -99,5 +101,23 @@ where
         Ok(_) => Ok(true),
         Err(kube::Error::Api(error)) if error.code == 404 => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// What identifies every Job of a build, page by page: what is in them may be large.
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn jobs_of_builds(client: &Client) -> Result<Vec<PartialObjectMeta<Job>>, kube::Error> {
+    let api: Api<Job> = Api::all(client.clone());
+    let mut page = ListParams::default().labels(labels::BUILD_ID).limit(PAGE);
+    let mut found = Vec::new();
+    loop {
+        let list = api.list_metadata(&page).await?;
+        found.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(found),
+        }
     }
 }

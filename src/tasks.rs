@@ -5,7 +5,8 @@ mod cleaner;
 pub mod heartbeat;
 mod partitions;
 mod rollup;
-mod sweeper;
+pub mod sweeper;
+pub mod timeouts;
 
 use std::{future::Future, num::NonZeroU16, time::Duration};
 
@@ -42,6 +43,10 @@ pub fn spawn(tasks: &mut JoinSet<()>, context: &Context, settings: Settings, sto
     let sweeper = context.clone();
     tasks.spawn(every("sweeper", Duration::from_mins(5), context.clone(), stop.clone(), move || {
         sweeper::sweep(sweeper.clone())
+    }));
+    let timeouts = context.clone();
+    tasks.spawn(every("timeouts", Duration::from_secs(10), context.clone(), stop.clone(), move || {
+        timeouts::give_up(timeouts.clone())
     }));
     let partitions = context.clone();
     tasks.spawn(every("partitions", Duration::from_hours(12), context.clone(), stop.clone(), move || {

@@ -44,8 +44,23 @@ fn write(dir: &Path, name: &str, content: &str) -> anyhow::Result<()> {
 }
 
 fn plain(definition: &CustomResourceDefinition) -> anyhow::Result<String> {
+    Ok(format!("{HEADER}{}", yaml(definition)?))
+}
+
+fn yaml(definition: &CustomResourceDefinition) -> anyhow::Result<String> {
     let yaml = serde_yaml::to_string(definition).context("failed to write a definition as YAML")?;
-    Ok(format!("{HEADER}{yaml}"))
+    Ok(yaml.lines().map(|line| quoted(line) + "\n").collect())
+}
+
+/// A field whose name is `on`, say, is `true` to Helm and kubectl, which read YAML 1.1 where serde_yaml writes 1.2:
+/// <https://yaml.org/type/bool.html>.
+fn quoted(line: &str) -> String {
+    let name = line.trim_start();
+    let indent = &line[..line.len() - name.len()];
+    match name.strip_suffix(':') {
+        Some(word @ ("y" | "n" | "yes" | "no" | "on" | "off")) => format!("{indent}\"{word}\":"),
+        _ => line.to_owned(),
+    }
 }
 
 /// Uninstalling the chart must not delete every Build, hence the resource policy; and whoever manages
@@ -56,8 +71,7 @@ fn chart_template(mut definition: CustomResourceDefinition) -> anyhow::Result<St
         .annotations
         .get_or_insert_default()
         .insert("helm.sh/resource-policy".to_owned(), "keep".to_owned());
-    let yaml = serde_yaml::to_string(&definition).context("failed to write a definition as YAML")?;
-    Ok(format!("{HEADER}{{{{- if .Values.crds.install }}}}\n{}{{{{- end }}}}\n", escape(&yaml)))
+    Ok(format!("{HEADER}{{{{- if .Values.crds.install }}}}\n{}{{{{- end }}}}\n", escape(&yaml(&definition)?)))
 }
 
 /// Text that Helm would take for the start of an action is written as an action that prints it.
@@ -105,6 +119,19 @@ mod tests {
         fs::remove_dir_all(&dir).expect("the folder is ours");
         assert_eq!(first.len(), 10, "five kinds, two copies");
         assert_eq!(first, second);
+    }
+
+    #[test]
+    fn a_field_named_like_a_boolean_of_older_yaml_is_quoted() {
+        for (line, expected) in [
+            ("      on:", "      \"on\":"),
+            ("    only:", "    only:"),
+            ("    description: on:", "    description: on:"),
+        ] {
+            assert_eq!(quoted(line), expected);
+        }
+        let builds = crd::definitions().into_iter().find(|one| one.spec.names.kind == "Build").expect("there is one");
+        assert!(plain(&builds).expect("a definition is YAML").contains("\n                  \"on\":\n"));
     }
 
     #[test]

@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_secs(45);
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long a server that was reached once is tried again, and one that never was.
 const GIVE_UP: Duration = Duration::from_mins(5);
-const GIVE_UP_UNREACHED: Duration = Duration::from_secs(5);
+const GIVE_UP_UNREACHED: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Exits with 0 when the log was printed to its end; with --follow, with 3 when the build did not
@@ -144,11 +144,8 @@ struct Line {
 impl Printer {
     /// Prints until the log ends; gives the attempt.
     async fn attempt(&mut self, server: &Server) -> Result<Value, Failure> {
-        // The first time, what is wrong with the way is wrong for good.
-        let way = server.way().await.map_err(|error| match self.reached {
-            Some(_) => Failure::Broken(error),
-            None => Failure::Final(error),
-        })?;
+        // No operator may be ready at this moment: another takes its place.
+        let way = server.way().await.map_err(Failure::Broken)?;
         let client = reqwest::Client::builder().connect_timeout(ANSWER).read_timeout(SILENCE).build()?;
         let id = match self.id {
             Some(id) => id,

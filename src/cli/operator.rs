@@ -67,6 +67,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
             Reporter { controller: "image-factory".to_owned(), instance: Some(config.instance.clone()) },
         ),
         jobs: Arc::new(jobs::Settings {
+            launch_mode: config.launch_mode,
             images: config.images.clone(),
             requests: config
                 .resources
@@ -137,6 +138,7 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
         heartbeat: tasks::heartbeat::Settings {
             worker_builds: i32::from(config.worker_builds.get().cast_signed()),
             tenant_builds: i32::from(config.tenant_builds.get().cast_signed()),
+            queued_minutes: config.queued_minutes.map(|minutes| i32::from(minutes.get())),
         },
         log_days: config.log_days,
     };

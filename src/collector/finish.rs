@@ -9,7 +9,7 @@ use image_factory_core::{
     reason::{Reason, Stage},
     report::{AgentReport, SourceFacts},
     status::Status,
-    steps::{End, Steps},
+    steps::{self, Steps},
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt};
@@ -17,10 +17,11 @@ use uuid::Uuid;
 
 use super::Error;
 use crate::{
+    clock,
     crd::{Build, BuildSpec},
     db::{
         launches,
-        results::{self, Measured},
+        results::{self, End, Measured},
         steps::Recorded,
     },
     runtime::Context,
@@ -31,6 +32,7 @@ const TAIL_LINES: i64 = 200;
 /// What a Pod looks like that was ended by someone else.
 const FROM_OUTSIDE: [Reason; 3] = [Reason::JobDeleted, Reason::AgentLost, Reason::Internal];
 
+/// The status it ended with; `None` where it had ended before.
 pub async fn finish(
     context: &Context,
     build: Uuid,
@@ -38,8 +40,8 @@ pub async fn finish(
     inspection: Option<&str>,
     source: Option<&SourceFacts>,
     steps: &mut Steps,
-) -> Result<(), Error> {
-    let Some(attempt) = launches::ending(&context.pool, build, TAIL_LINES).await? else { return Ok(()) };
+) -> Result<Option<Status>, Error> {
+    let Some(attempt) = launches::ending(&context.pool, build, TAIL_LINES).await? else { return Ok(None) };
     let (method, tail) = (attempt.method, &attempt.tail);
     let spec: Option<BuildSpec> = serde_json::from_value(attempt.spec.clone()).ok();
     let timeout = spec.as_ref().map_or(BuildSpec::DEFAULT_TIMEOUT, BuildSpec::timeout);
@@ -61,27 +63,32 @@ pub async fn finish(
     let images = outcome.image.as_ref().map_or(&[][..], |image| &image.images);
     let made = layers::of_steps(method, steps.all(), images);
     let steps = Recorded::of(steps).with(&made);
-    if results::finish(&context.pool, build, &outcome, measured, &steps, source, Some(job_ttl)).await? {
+    let retries = spec.as_ref().and_then(|spec| spec.retries).unwrap_or_default().into_core();
+    let retry = retries.after(attempt.attempt, &outcome, clock::chance());
+    let end = End { outcome: &outcome, measured, steps, source, job_ttl: Some(job_ttl), retry };
+    if results::finish(&context.pool, build, end).await? {
         let reason = outcome.failure.as_ref().map_or("", |failure| failure.reason.as_str());
-        tracing::info!(build.id = %build, status = outcome.result_status(), reason, "the build ended");
+        let status = outcome.result_status();
+        tracing::info!(build.id = %build, status, reason, is_retried = retry.is_some(), "the build ended");
         context.metrics.ended(method, &outcome);
         context.has_stored(build);
+        return Ok(Some(outcome.status));
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The steps that still ran end with the build; a build that failed at a step is told with it.
 fn end_steps(steps: &mut Steps, outcome: &mut Outcome) {
     match (outcome.status, &mut outcome.failure) {
         (Status::Failed, Some(failure)) => {
-            steps.end(End::Failed(&failure.message));
+            steps.end(steps::End::Failed(&failure.message));
             // Of memory, time or a node that ended the build the step knows nothing.
             if failure.reason == Reason::BuildFailed {
                 failure.message = steps.told(&failure.message);
             }
         }
-        (Status::Success, _) => steps.end(End::Success),
-        _ => steps.end(End::Cancelled),
+        (Status::Success, _) => steps.end(steps::End::Success),
+        _ => steps.end(steps::End::Cancelled),
     }
 }
 

@@ -12,21 +12,20 @@ use image_factory_core::{
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::LogParams};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
-use super::{Error, finish, followers::Seen, log::Log, pod, pod::State, waiting};
+use super::{Error, closing, finish, followers::Seen, log::Log, pod, pod::State, waiting};
 use crate::{
     clock,
-    db::{
-        launches::{self, Followed},
-        logs::Line,
-    },
+    db::{launches, logs::Line},
     runtime::{Context, metrics::Metrics},
 };
 
-/// Between tries after a failure: a broken stream, Postgres away.
+/// Between tries after a failure: a broken stream, Postgres away. Each pause is twice the one before.
 const RETRY: Duration = Duration::from_secs(1);
+/// The longest of them. A try that lasted longer has worked, and the pauses begin anew.
+const LONGEST: Duration = Duration::from_secs(30);
 /// A Pod whose follower has panicked this often is set aside.
 const PANICS: u32 = 3;
 /// What `inspect` prints at most, with room to spare (see `Inspection::encode`).
@@ -34,17 +33,28 @@ const INSPECTION_BYTES: i64 = 4 * 1024 * 1024;
 
 /// Follows until the attempt is finished, by this task or another.
 pub async fn run(context: Context, build: Uuid, seen: watch::Receiver<Seen>) {
-    persist(&context.metrics, build, || follow(&context, build, seen.clone())).await;
+    persist(&context.metrics, build, |kept| follow(&context, build, seen.clone(), kept)).await;
+}
+
+/// A try that failed, and what it leaves to the next.
+struct Interrupted<S> {
+    error: Error,
+    kept: Option<S>,
 }
 
 /// Takes the work up again when it fails, and a few times when it panics.
-async fn persist<F: Future<Output = Result<(), Error>>>(metrics: &Metrics, build: Uuid, follow: impl Fn() -> F) {
-    let mut panics = 0;
+async fn persist<S, F>(metrics: &Metrics, build: Uuid, follow: impl Fn(Option<S>) -> F)
+where
+    F: Future<Output = Result<(), Interrupted<S>>>,
+{
+    let (mut kept, mut panics, mut pause) = (None, 0, RETRY);
     loop {
-        match AssertUnwindSafe(follow()).catch_unwind().await {
+        let began = Instant::now();
+        match AssertUnwindSafe(follow(kept.take())).catch_unwind().await {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => {
+            Ok(Err(Interrupted { error, kept: left })) => {
                 tracing::warn!(build.id = %build, %error, "following a build was interrupted; it is taken up again");
+                kept = left;
             }
             // What it said stands in the log already.
             Err(_) => {
@@ -57,16 +67,34 @@ async fn persist<F: Future<Output = Result<(), Error>>>(metrics: &Metrics, build
             tracing::error!(build.id = %build, "following a build panicked {PANICS} times; its Pod is set aside");
             return;
         }
-        tokio::time::sleep(RETRY).await;
+        if began.elapsed() > LONGEST {
+            pause = RETRY;
+        }
+        tokio::time::sleep(pause).await;
+        pause = LONGEST.min(2 * pause);
     }
 }
 
-async fn follow(context: &Context, build: Uuid, seen: watch::Receiver<Seen>) -> Result<(), Error> {
-    let attempt = match launches::followed(&context.pool, build).await? {
-        Some(attempt) if attempt.status == Status::InProgress => attempt,
-        // Finished before this process began, or not one of ours.
-        _ => return Ok(()),
+/// One try. `kept` is the log as the try before has left it: its steps were read from all lines stored, which
+/// is not done again for a stream that broke.
+async fn follow<'a>(
+    context: &'a Context,
+    build: Uuid,
+    seen: watch::Receiver<Seen>,
+    kept: Option<Log<'a>>,
+) -> Result<(), Interrupted<Log<'a>>> {
+    let attempt = match launches::followed(&context.pool, build).await {
+        Ok(Some(attempt)) => attempt,
+        // One without a row is not one of ours.
+        Ok(None) => return Ok(()),
+        Err(error) => return Err(Interrupted { error: error.into(), kept }),
     };
+    let nothing_kept = |error| Interrupted { error, kept: None };
+    if attempt.status != Status::InProgress {
+        // Finished before this process began.
+        let pod = seen.borrow().pod.clone();
+        return closing::make_good(context, &attempt, &pod).await.map_err(nothing_kept);
+    }
     let (name, namespace, ours) = {
         let pod = &seen.borrow().pod;
         (pod.name_any(), pod.namespace().unwrap_or_default(), pod::is_of(pod, &attempt))
@@ -76,22 +104,42 @@ async fn follow(context: &Context, build: Uuid, seen: watch::Receiver<Seen>) -> 
         return Ok(());
     }
     let over_its_start = waiting::watch(context, build, attempt.pod_waits, seen.clone());
-    tokio::select! {
-        done = collect(context, attempt, &name, seen) => done,
+    let resumed = match kept {
+        Some(log) => Ok(log),
+        None => Log::resume(context, attempt.clone()).await,
+    };
+    let mut log = resumed.map_err(nothing_kept)?;
+    let pods = Api::namespaced(context.streams.clone(), &namespace);
+    let collected = tokio::select! {
+        ended = collect(context, build, &mut log, &pods, &name, seen.clone()) => ended,
         error = over_its_start => Err(error),
+    };
+    let ended = collected.map_err(|error| {
+        // What was being stored may be stored or not: only the rows know.
+        let kept = (!matches!(error, Error::Db(_))).then_some(log);
+        Interrupted { error, kept }
+    })?;
+    let pod = seen.borrow().pod.clone();
+    match ended {
+        Some(status) => closing::close(context, &attempt, &pod, status).await.map_err(nothing_kept),
+        // Another operator was faster with it, and may have died since.
+        None => match launches::followed(&context.pool, build).await.map_err(|error| nothing_kept(error.into()))? {
+            Some(attempt) => closing::make_good(context, &attempt, &pod).await.map_err(nothing_kept),
+            None => Ok(()),
+        },
     }
 }
 
-/// From the logs to the end.
+/// From the logs to the end, which is given where it is this task's.
 async fn collect(
     context: &Context,
-    attempt: Followed,
+    build: Uuid,
+    log: &mut Log<'_>,
+    pods: &Api<Pod>,
     name: &str,
     mut seen: watch::Receiver<Seen>,
-) -> Result<(), Error> {
-    let (seen, build) = (&mut seen, attempt.id);
-    let pods = Api::namespaced(context.streams.clone(), &attempt.namespace);
-    let mut log = Log::resume(context, attempt).await?;
+) -> Result<Option<Status>, Error> {
+    let seen = &mut seen;
     for container in [PREPARE_CONTAINER, BUILD_CONTAINER] {
         if log.is_finished(container) {
             continue;
@@ -99,18 +147,18 @@ async fn collect(
         if !started(seen, container).await {
             break;
         }
-        drain(&mut log, &pods, name, container, seen).await?;
+        drain(log, pods, name, container, seen).await?;
         if container == PREPARE_CONTAINER {
             log.finished(container).await?;
         }
     }
     let ending = ended(seen).await;
     let build_end = pod::end(&seen.borrow().pod, BUILD_CONTAINER);
-    account(&mut log, &ending, build_end.as_ref()).await?;
+    account(log, &ending, build_end.as_ref()).await?;
     let inspection = match &ending {
-        Ending::Inspect { inspect, .. } if inspect.exit_code == 0 => inspection(&pods, name).await?,
+        Ending::Inspect { inspect, .. } if inspect.exit_code == 0 => inspection(pods, name).await?,
         Ending::Inspect { .. } if !log.is_finished(INSPECT_CONTAINER) => {
-            drain(&mut log, &pods, name, INSPECT_CONTAINER, seen).await?;
+            drain(log, pods, name, INSPECT_CONTAINER, seen).await?;
             log.finished(INSPECT_CONTAINER).await?;
             None
         }
@@ -241,7 +289,7 @@ mod tests {
     async fn a_follower_that_panics_is_started_again_and_after_three_times_set_aside() {
         let starts = Cell::new(0);
         let metrics = Metrics::default();
-        let follow = async || -> Result<(), Error> {
+        let follow = async |_| -> Result<(), Interrupted<()>> {
             starts.set(starts.get() + 1);
             unreachable!("a test's panic");
         };

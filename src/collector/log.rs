@@ -46,15 +46,25 @@ impl<'a> Log<'a> {
         Ok(log)
     }
 
-    /// From the stored lines come the steps that are stored: what they change is known.
+    /// From the stored lines come the steps that are stored: what they change is known. Reads the builder's whole
+    /// log: once for each operator that takes the attempt up, and not for each stream.
     async fn read_steps_again(&mut self) -> Result<(), Error> {
-        let Some(until) = self.cursor(BUILD_CONTAINER).map(|cursor| cursor.line_number) else { return Ok(()) };
+        let Some((until, mut bytes_left)) =
+            self.cursor(BUILD_CONTAINER).map(|cursor| (cursor.line_number, cursor.bytes))
+        else {
+            return Ok(());
+        };
         let mut last = self.cursor(PREPARE_CONTAINER).map_or(0, |cursor| cursor.line_number);
         while last < until {
             let lines = logs::between(&self.context.pool, self.build, last, until, PAGE_LINES).await?;
             let Some((number, ..)) = lines.last() else { return Ok(()) };
             last = *number;
             for (_, at, text) in &lines {
+                bytes_left -= bytes(text);
+                if bytes_left < 0 {
+                    // The last row is our own (`conclude`), which is not among the builder's bytes.
+                    break;
+                }
                 self.steps.read(steps::Line { at: *at, level: level_of(text), text });
             }
             self.steps.take_changes();
@@ -131,7 +141,7 @@ impl<'a> Log<'a> {
         let kept = fitting(batch, room);
         cursor.capped |= kept < batch.len();
         batch.truncate(kept);
-        cursor.bytes += batch.iter().map(bytes).sum::<i64>();
+        cursor.bytes += batch.iter().map(|line| bytes(&line.content)).sum::<i64>();
         cursor.line_number = self.last_line + i64::try_from(batch.len()).unwrap_or(0);
         if cursor.container == BUILD_CONTAINER {
             for Line { content, level, logged_at } in batch.iter() {
@@ -189,14 +199,14 @@ fn fitting(lines: &[Line], mut room: i64) -> usize {
     lines
         .iter()
         .take_while(|line| {
-            room -= bytes(line);
+            room -= bytes(&line.content);
             room >= 0
         })
         .count()
 }
 
-fn bytes(line: &Line) -> i64 {
-    i64::try_from(line.content.len() + 1).unwrap_or(i64::MAX)
+fn bytes(text: &str) -> i64 {
+    i64::try_from(text.len() + 1).unwrap_or(i64::MAX)
 }
 
 /// The second a time is in. The client rounds to the nearest, which can be after lines not yet stored.

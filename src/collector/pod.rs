@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use crate::db::launches::Followed;
+use crate::{db::launches::Followed, jobs::managed};
 
 /// Whether this is the Pod of the attempt's Job. A label anyone can write on a Pod of theirs, in any
 /// namespace; what such a Pod says must count for nothing.
@@ -110,10 +110,10 @@ fn whole_pod(pod: &Pod) -> Option<Ending> {
     Some(Ending::Pod { reason: reason.to_owned(), message })
 }
 
-/// How an attempt ended that has no Pod, by its Job (`None`: that is gone, too); `None` while a Pod
-/// may still come.
+/// How an attempt ended that was launched and has no Pod, by its Job (`None`: that is gone, too); `None`
+/// while a Pod may still come. To a Job of ours it came with the launch.
 pub fn ending_without_pod(job: Option<&Job>) -> Option<Ending> {
-    let Some(job) = job else { return Some(Ending::Gone) };
+    let Some(job) = job.filter(|job| !managed::is_ours(job)) else { return Some(Ending::Gone) };
     let conditions = job.status.as_ref()?.conditions.iter().flatten();
     let end = conditions
         .filter(|condition| condition.status == "True")
@@ -303,8 +303,10 @@ mod tests {
             let condition = json!({"type": condition, "status": "True", "reason": "BackoffLimitExceeded"});
             serde_json::from_value(json!({"metadata": {}, "status": {"conditions": [condition]}})).unwrap()
         };
+        let ours = json!({"metadata": {}, "spec": {"managedBy": managed::MANAGER, "template": {}}});
         for (job, expected) in [
             (None, "gone"),
+            (serde_json::from_value(ours).ok(), "gone"),
             (Some(job("Failed")), "pod BackoffLimitExceeded"),
             (Some(job("Complete")), "pod BackoffLimitExceeded"),
             (Some(job("FailureTarget")), "still going"),

@@ -10,7 +10,7 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{Api, api::ListParams};
 use uuid::Uuid;
 
-use super::{Error, finish, follow, log::Log, pod};
+use super::{Error, closing, finish, follow, log::Log, pod};
 use crate::{db::launches, runtime::Context};
 
 /// A Job younger than this may not have its Pod yet.
@@ -53,7 +53,11 @@ async fn end_if_lost(context: &Context, id: Uuid) -> Result<(), Error> {
         // Not lost: the watch shows it, or its end, when it has caught up.
         return Ok(());
     }
-    let mut log = Log::resume(context, attempt).await?;
+    let mut log = Log::resume(context, attempt.clone()).await?;
     follow::account(&mut log, &ending, None).await?;
-    finish::finish(context, id, &ending, None, None, log.steps()).await
+    let ended = finish::finish(context, id, &ending, None, None, log.steps()).await?;
+    match (ended, job) {
+        (Some(status), Some(job)) => closing::without_pod(context, &attempt, &job, status).await,
+        _ => Ok(()),
+    }
 }

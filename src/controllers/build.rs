@@ -9,6 +9,7 @@ pub mod load;
 pub mod newest;
 pub mod pace;
 pub mod plan;
+pub mod queue;
 pub mod report;
 pub mod set_aside;
 pub mod text;
@@ -47,7 +48,6 @@ use crate::{
 /// Reconciles that may run at once; below the size of the pool.
 const CONCURRENCY: u16 = 16;
 const RETRY: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 pub struct Controlled {
     pub context: Context,
@@ -102,15 +102,19 @@ pub async fn run(context: Context, changed: mpsc::UnboundedReceiver<(String, Str
         let (namespace, name) = changed.recv().await?;
         Some((ObjectRef::new(&name).within(&namespace), changed))
     });
-    let reconciles = Controller::for_stream(objects, store)
+    let (stale, told_wrong) = mpsc::unbounded_channel();
+    let told_wrong = futures::stream::unfold(told_wrong, |mut stale| async { Some((stale.recv().await?, stale)) });
+    let reconciles = Controller::for_stream(objects, store.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_on(wakes)
+        .reconcile_on(told_wrong)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, on_error, controlled)
         .for_each(|_| futures::future::ready(()));
     tokio::select! {
         () = reconciles => {}
         () = deleted::cancel(&context, again, deletions) => {}
+        () = queue::watch(&context, store, stale) => {}
     }
 }
 
@@ -149,12 +153,11 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
         report::report(context, pace, &Watched::try_from(live.build)?, newest.as_ref()).await?;
         newest
     };
-    // A change of the rows wakes this; the timer is for the message that was lost, and for the place in
-    // the queue and the steps, of whose moves nobody tells.
+    // A change of the rows wakes this; the timer is for the message that was lost, and for the steps, of whose moves
+    // nobody tells. What waits is woken by looks at the queue.
     Ok(match newest.map(|newest| newest.status) {
-        Some(Status::Queued) => Action::requeue(LOOK_AGAIN),
         Some(Status::InProgress) => Action::requeue(pace::EVERY),
-        Some(Status::Success | Status::Failed | Status::Cancelled) | None => Action::await_change(),
+        Some(Status::Queued | Status::Success | Status::Failed | Status::Cancelled) | None => Action::await_change(),
     })
 }
 

@@ -60,7 +60,6 @@ use super::{
 #[x_kube(validation = unavailable("spec.sbom", "!has(self.sbom) || !self.sbom"))]
 #[x_kube(validation = unavailable("spec.provenance", "!has(self.provenance) || !self.provenance"))]
 #[x_kube(validation = unavailable("spec.scan", "!has(self.scan)"))]
-#[x_kube(validation = unavailable("spec.retries.limit", "!has(self.retries) || !has(self.retries.limit) || self.retries.limit == 0"))]
 #[x_kube(validation = unavailable("spec.retention.deleteFromRegistry", "!has(self.retention) || !has(self.retention.deleteFromRegistry) || !self.retention.deleteFromRegistry"))]
 pub struct BuildSpec {
     /// Project the build is counted in. A DNS label, at most 63 characters.

@@ -40,7 +40,7 @@ pub struct BuildConcurrencyPolicySpec {
     /// Default: false.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub priority_dispatch: bool,
-    /// Minutes after which a build that still waits fails with QueueTimeout. Default: it waits for ever.
+    /// Minutes after which a build that still waits fails with QueueTimeout. Default: the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 525_600))]
     pub max_queued_wait_minutes: Option<i32>,

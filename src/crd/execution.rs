@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use image_factory_core::placement;
+use image_factory_core::{placement, retry};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{KubeSchema, core::Duration};
 use schemars::JsonSchema;
@@ -38,7 +38,7 @@ impl Placement {
 }
 
 /// When a failed build is tried again.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retries {
     /// Attempts after the first, from 0 to 10. Default: 0.
@@ -49,6 +49,17 @@ pub struct Retries {
     /// unavailable), or any.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub on: RetryOn,
+}
+
+impl Retries {
+    pub const fn into_core(self) -> retry::Retries {
+        let Self { limit, on } = self;
+        let on = match on {
+            RetryOn::Infrastructure => retry::On::Infrastructure,
+            RetryOn::Any => retry::On::Any,
+        };
+        retry::Retries { limit, on }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

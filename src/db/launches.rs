@@ -277,6 +277,8 @@ pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
 pub struct Ending {
     pub method: Method,
     pub spec: Value,
+    /// Which of its run, from 1.
+    pub attempt: i32,
     /// Why it was told to stop, where it was.
     pub stop: Option<Stop>,
     /// The Build it belongs to.
@@ -297,6 +299,7 @@ pub async fn ending(pool: &PgPool, build: Uuid, tail_lines: i64) -> Result<Optio
         Ok(Ending {
             method: method(&row.build_method)?,
             spec: row.spec,
+            attempt: row.attempt,
             stop: match (cancel_reason(row.cancel_reason), row.given_up_reason, row.given_up_message) {
                 (Some(reason), ..) => Some(Stop::Cancelled(reason)),
                 (None, Some(reason), Some(message)) => Some(Stop::GivenUp { reason: wait_reason(&reason), message }),

@@ -1,18 +1,21 @@
 //! The claim: which queued builds start now. One short transaction under one advisory lock reads
-//! limits, counts and heads, lets the plan in core decide, and moves the rows.
+//! limits, counts and heads, lets the plan in core decide, and moves the rows. And what becomes of those that don't
+//! start: what they wait for, and until when.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use image_factory_core::{
     method::{Method, UnknownMethod},
+    outcome::span,
     placement::{Placement, Wish, Worker},
     queue::{self, Assignment, Group, Head, Plan, Tenant},
+    reason::Reason,
     status::Status,
 };
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Error, Result, transitions, workers::BUILT_IN};
+use super::{Error, Result, results, transitions, workers::BUILT_IN};
 use crate::failpoint;
 
 /// Claims every build that has room now. Any number of operators may call it at once: they take
@@ -31,12 +34,74 @@ pub async fn claim(pool: &PgPool) -> Result<Vec<Uuid>> {
     }
 }
 
+/// Queued builds start, and are given up, by one at a time, to the end of the transaction.
+pub(super) async fn take_turn(conn: &mut PgConnection) -> Result<()> {
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('image-factory claim', 0))::text as locked")
+        .fetch_one(conn)
+        .await?;
+    Ok(())
+}
+
+/// Fails queued builds that have waited for longer than their tenant's policy, or else the operator, lets them; at
+/// most so many. Gives them.
+///
+/// # Errors
+/// When a statement fails; none has failed then.
+pub async fn time_out(pool: &PgPool, limit: i64) -> Result<Vec<Uuid>> {
+    let overdue = sqlx::query_file!("src/db/sql/overdue.sql", limit).fetch_all(pool).await?;
+    if overdue.is_empty() {
+        return Ok(Vec::new());
+    }
+    let change = |build, minutes: i32, by_policy: bool, waits: String| {
+        let waited = span(Duration::from_mins(minutes.unsigned_abs().into()));
+        let whose = if by_policy { "the policy of its tenant" } else { "the operator" };
+        let message = format!("it waited in the queue for {waited}, as long as {whose} lets it: {waits}");
+        transitions::Change {
+            build,
+            reason: format!("{}: {message}", Reason::QueueTimeout),
+            message: Some(message),
+            ..transitions::Change::default()
+        }
+    };
+    let changes: Vec<_> =
+        overdue.into_iter().map(|row| change(row.id, row.minutes, row.by_policy, row.message)).collect();
+    let mut tx = pool.begin().await?;
+    take_turn(&mut tx).await?;
+    let ended = transitions::apply(&mut tx, Status::Queued, Status::Failed, &changes).await?;
+    results::insert_unstarted(&mut tx, &ended, "timeout", Reason::QueueTimeout).await?;
+    tx.commit().await?;
+    Ok(ended)
+}
+
+/// A queued build, and what holds it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub build: Uuid,
+    /// The UID of its custom resource.
+    pub resource_uid: String,
+    pub waiting_for: Option<String>,
+    /// In its tenant, from 1.
+    pub position: i64,
+}
+
+/// The whole queue.
+///
+/// # Errors
+/// When the query fails.
+pub async fn waiting(pool: &PgPool) -> Result<Vec<Waiting>> {
+    Ok(sqlx::query_as!(
+        Waiting,
+        "select q.build_id as \"build!\", b.resource_uid, q.waiting_for, q.position as \"position!\"
+         from build_queue q join builds b on b.id = q.build_id"
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
 /// Whether there is more to claim is the second.
 async fn claim_batch(pool: &PgPool) -> Result<(Vec<Uuid>, bool)> {
     let mut tx = pool.begin().await?;
-    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('image-factory claim', 0))::text as locked")
-        .fetch_one(&mut *tx)
-        .await?;
+    take_turn(&mut tx).await?;
     let places = places(&mut tx).await?;
     let Plan { assignments, cut } = planned(&mut tx, &places).await?;
     let changes: Vec<_> = assignments.iter().map(change).collect();

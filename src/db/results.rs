@@ -7,7 +7,7 @@ use image_factory_core::{cost::Cost, outcome::Outcome, reason::Reason, report::S
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Result, images, steps, transitions};
+use super::{Result, images, runs, steps, transitions};
 use crate::{clock, failpoint};
 
 /// What was measured; `None` where nothing could be.
@@ -20,21 +20,46 @@ pub struct Measured {
     pub cost: Cost,
 }
 
-/// Ends a running attempt; its Job may go `job_ttl` later (`None`: it never had one). `false`: it had
-/// ended before, and nothing is changed.
+/// How a running attempt ended, and what follows from it.
+#[derive(Clone, Debug)]
+pub struct End<'a> {
+    pub outcome: &'a Outcome,
+    pub measured: Measured,
+    pub steps: steps::Recorded,
+    pub source: Option<&'a SourceFacts>,
+    /// How long its Job stays; `None`: it never had one.
+    pub job_ttl: Option<Duration>,
+    /// How long afterwards the run's next attempt may start; `None`: there is none.
+    pub retry: Option<Duration>,
+}
+
+impl<'a> End<'a> {
+    /// Of an attempt that never had a Job.
+    pub fn of(outcome: &'a Outcome) -> Self {
+        Self {
+            outcome,
+            measured: Measured::default(),
+            steps: steps::Recorded::default(),
+            source: None,
+            job_ttl: None,
+            retry: None,
+        }
+    }
+}
+
+/// Ends a running attempt, and queues the next one of its run. `false`: it had ended before, and nothing is changed.
 ///
 /// # Errors
 /// When a statement fails; nothing is changed then.
 pub async fn finish(
     pool: &PgPool,
     build: Uuid,
-    outcome: &Outcome,
-    measured: Measured,
-    steps: &steps::Recorded,
-    source: Option<&SourceFacts>,
-    job_ttl: Option<Duration>,
+    End { outcome, measured, steps, source, job_ttl, retry }: End<'_>,
 ) -> Result<bool> {
     let mut tx = pool.begin().await?;
+    if retry.is_some() {
+        runs::take_turn_of(&mut tx, build).await?;
+    }
     let failure = outcome.failure.as_ref();
     let change = transitions::Change {
         build,
@@ -84,7 +109,10 @@ pub async fn finish(
     )
     .execute(&mut *tx)
     .await?;
-    steps::record(&mut tx, build, steps).await?;
+    steps::record(&mut tx, build, &steps).await?;
+    if let (Some(delay), Some(failure)) = (retry, failure) {
+        runs::insert_next_attempt(&mut tx, build, delay, failure.reason).await?;
+    }
     failpoint::statement("finish.before-commit")?;
     tx.commit().await?;
     failpoint::statement("finish.after-commit")?;
@@ -96,25 +124,21 @@ pub(super) fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// The result of an attempt that ended in the queue: it never ran, so all its time was waiting.
-pub(super) async fn insert_unstarted(conn: &mut PgConnection, build: Uuid, status: &str, reason: Reason) -> Result<()> {
-    sqlx::query!(
-        "insert into build_results (id, build_id, project_id, status, failure_reason, failure_stage,
-             total_duration_milliseconds, queue_wait_milliseconds, cleanup_status)
-         select $2, id, project_id, $3, $4, $5, waited, waited, 'completed'
-         from builds,
-             lateral (select greatest(0, extract(epoch from now() - greatest(queued_at, coalesce(not_before, queued_at))) * 1000)::bigint as waited) w
-         where id = $1",
-        build,
-        clock::new_id(),
-        status,
-        reason.as_str(),
-        reason.stage().as_str()
-    )
-    .execute(&mut *conn)
-    .await?;
-    // Nothing was made in the cluster: there is nothing to clean.
-    sqlx::query!("update builds set cleanup_at = now() where id = $1", build).execute(conn).await?;
+/// The results of attempts that ended in the queue: they never ran, so all their time was waiting, and there is nothing
+/// to clean.
+pub(super) async fn insert_unstarted(
+    conn: &mut PgConnection,
+    builds: &[Uuid],
+    status: &str,
+    reason: Reason,
+) -> Result<()> {
+    if builds.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = builds.iter().map(|_| clock::new_id()).collect();
+    sqlx::query_file!("src/db/sql/unstarted.sql", builds, &ids, status, reason.as_str(), reason.stage().as_str())
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

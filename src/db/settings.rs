@@ -8,13 +8,17 @@ use super::Result;
 
 /// # Errors
 /// When the statement fails.
-pub async fn declare(pool: &PgPool, max_concurrent_builds: i32) -> Result<()> {
+pub async fn declare(pool: &PgPool, max_concurrent_builds: i32, max_queued_wait_minutes: Option<i32>) -> Result<()> {
     sqlx::query!(
-        "insert into operator_settings (max_concurrent_builds) values ($1)
+        "insert into operator_settings as s (max_concurrent_builds, max_queued_wait_minutes) values ($1, $2)
          on conflict on constraint operator_settings_pkey do update
-         set max_concurrent_builds = excluded.max_concurrent_builds, updated_at = now()
-         where operator_settings.max_concurrent_builds <> excluded.max_concurrent_builds",
-        max_concurrent_builds
+         set max_concurrent_builds = excluded.max_concurrent_builds,
+             max_queued_wait_minutes = excluded.max_queued_wait_minutes,
+             updated_at = now()
+         where (s.max_concurrent_builds, s.max_queued_wait_minutes)
+             is distinct from (excluded.max_concurrent_builds, excluded.max_queued_wait_minutes)",
+        max_concurrent_builds,
+        max_queued_wait_minutes
     )
     .execute(pool)
     .await?;

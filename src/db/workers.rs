@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Error, Result, declared};
+use super::{Error, Result, declared, queue::take_turn};
 use crate::{
     clock,
     crd::build_worker::{Toleration, WorkerState},
@@ -147,14 +147,6 @@ pub async fn count_running(conn: &mut PgConnection) -> Result<()> {
     )
     .execute(conn)
     .await?;
-    Ok(())
-}
-
-/// Waits until nobody claims, and keeps it so until the transaction ends.
-async fn take_turn(conn: &mut PgConnection) -> Result<()> {
-    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('image-factory claim', 0))::text as locked")
-        .fetch_one(conn)
-        .await?;
     Ok(())
 }
 

@@ -1,11 +1,12 @@
 //! Creates the Job of a claimed attempt, at most once: its name comes from the attempt's id, and
-//! "already exists" counts as done only for a Job of the same attempt and worker.
+//! "already exists" counts as done only for a Job of the same attempt and worker. Where the operator
+//! manages the Job, its Pod is part of the launch.
 
 use image_factory_core::{labels, reason::Reason};
 use k8s_openapi::api::batch::v1::Job;
 use kube::{Api, Client, ResourceExt, api::PostParams};
 
-use super::Error;
+use super::{Error, pod};
 use crate::{
     crd::BuildSpec,
     db::launches::Unlaunched,
@@ -16,13 +17,13 @@ use crate::{
 };
 
 pub enum Launched {
-    /// The Job exists.
+    /// The Job exists; one of ours has its Pod, or had it.
     Created(Box<Job>),
-    /// Another Job has its name; it was told to go.
+    /// Another Job or Pod has its name; it was told to go.
     InTheWay,
-    /// The API server does not take this Job as things stand: a quota, a policy.
+    /// The API server does not take it as things stand: a quota, a policy.
     NotNow(String),
-    /// The API server will never take this Job.
+    /// The API server will never take it.
     Refused(Reason, String),
 }
 
@@ -54,39 +55,51 @@ pub async fn launch(context: &Context, attempt: &Unlaunched) -> Result<Launched,
     };
     let api: Api<Job> = Api::namespaced(context.client.clone(), &launch.namespace);
     failpoint::request("launch.before-create")?;
-    match api.create(&PostParams::default(), &job).await {
+    let (job, found) = match api.create(&PostParams::default(), &job).await {
         Ok(job) => {
             failpoint::request("launch.after-create")?;
             tracing::info!(build.id = %launch.id, job = job.name_any(), "the Job was created");
-            Ok(Launched::Created(Box::new(job)))
+            (job, false)
         }
         Err(kube::Error::Api(error)) if error.code == 409 && error.reason == "AlreadyExists" => {
-            taken(&context.client, &api, &job, &launch).await
+            match taken(&context.client, &api, &job, &launch).await? {
+                Some(job) => (job, true),
+                None => return Ok(Launched::InTheWay),
+            }
         }
-        Err(kube::Error::Api(error)) if matches!(error.code, 400 | 413 | 422) => {
+        Err(error) => return Ok(refusal(error)?),
+    };
+    Ok(pod::create(&context.client, job, found).await?)
+}
+
+/// What it means that the API server does not take a Job or its Pod; an error where it only failed to.
+pub fn refusal(error: kube::Error) -> Result<Launched, kube::Error> {
+    match error {
+        kube::Error::Api(error) if matches!(error.code, 400 | 413 | 422) => {
             Ok(Launched::Refused(Reason::InvalidSpec, error.message.clone()))
         }
         // The namespace is being deleted, or is gone: its Builds go with it.
-        Err(kube::Error::Api(error)) if error.code == 404 || error.details_say_terminating() => {
+        kube::Error::Api(error) if error.code == 404 || error.details_say_terminating() => {
             Ok(Launched::Refused(Reason::Deleted, "the namespace is being deleted".to_owned()))
         }
-        Err(kube::Error::Api(error)) if error.code == 403 => Ok(Launched::NotNow(error.message.clone())),
-        Err(error) => Err(error.into()),
+        kube::Error::Api(error) if error.code == 403 => Ok(Launched::NotNow(error.message.clone())),
+        error => Err(error),
     }
 }
 
-async fn taken(client: &Client, api: &Api<Job>, job: &Job, launch: &Launch) -> Result<Launched, Error> {
+/// The Job that has the name, where it is this attempt's.
+async fn taken(client: &Client, api: &Api<Job>, job: &Job, launch: &Launch) -> Result<Option<Job>, Error> {
     let name = job.name_any();
     let Some(existing) = api.get_opt(&name).await? else {
-        return Ok(Launched::InTheWay);
+        return Ok(None);
     };
     let same = |label: &str, value: &str| existing.labels().get(label).is_some_and(|found| found == value);
     if same(labels::BUILD_ID, &launch.id.to_string()) && same(labels::WORKER, &launch.worker.name) {
-        return Ok(Launched::Created(Box::new(existing)));
+        return Ok(Some(existing));
     }
     tracing::warn!(build.id = %launch.id, job = name, "another Job has the name of this build's; it is deleted");
     kube_ext::delete_job(client, &existing).await?;
-    Ok(Launched::InTheWay)
+    Ok(None)
 }
 
 trait Terminating {

@@ -5,9 +5,13 @@ use futures::{StreamExt, future, stream};
 use k8s_openapi::api::batch::v1::Job;
 use uuid::Uuid;
 
-use super::{AT_ONCE, Error, each};
+use super::{
+    AT_ONCE, Error, each,
+    pod::{self, Found},
+};
 use crate::{
     db::launches::{self, Unlaunched},
+    jobs::managed,
     kube_ext,
     runtime::Context,
 };
@@ -15,6 +19,17 @@ use crate::{
 /// The stranded, and the rest. What shall stop is stopped where it is.
 pub fn apart(unlaunched: Vec<Unlaunched>) -> (Vec<Unlaunched>, Vec<Unlaunched>) {
     unlaunched.into_iter().partition(|attempt| attempt.worker_offline && attempt.cancel.is_none())
+}
+
+/// The Job of an attempt that has started, or will. One of ours that never had its Pod goes.
+async fn started(context: &Context, attempt: &Unlaunched) -> Result<Option<Job>, kube::Error> {
+    let job = kube_ext::job_of(&context.client, &attempt.namespace, &attempt.name, attempt.id).await?;
+    let Some(job) = job else { return Ok(None) };
+    if managed::is_ours(&job) && pod::look(&context.client, &job).await? == Found::Never {
+        kube_ext::delete_job(&context.client, &job).await?;
+        return Ok(None);
+    }
+    Ok(Some(job))
 }
 
 /// Puts back those of which the API server itself knows no Job; gives the Jobs of the others. The answer
@@ -26,7 +41,7 @@ pub async fn put_back(context: &Context, stranded: Vec<Unlaunched>) -> Result<Ve
     let looked: Vec<(Unlaunched, Option<Job>)> = stream::iter(stranded)
         .map(|attempt| {
             each(context, attempt.id, async move {
-                let job = kube_ext::job_of(&context.client, &attempt.namespace, &attempt.name, attempt.id).await?;
+                let job = started(context, &attempt).await?;
                 Ok::<_, kube::Error>((attempt, job))
             })
         })

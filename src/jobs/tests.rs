@@ -12,6 +12,7 @@ fn quantities<const N: usize>(amounts: [(&str, &str); N]) -> BTreeMap<String, Qu
 fn settings() -> Settings {
     let image = |name: &str| format!("registry.test/{name}:1");
     Settings {
+        launch_mode: LaunchMode::Kubernetes,
         images: Images {
             operator: image("operator"),
             kaniko: image("kaniko"),

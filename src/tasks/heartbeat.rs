@@ -13,10 +13,12 @@ pub struct Settings {
     pub worker_builds: i32,
     /// Builds a tenant without a policy runs at once.
     pub tenant_builds: i32,
+    /// Minutes that a build of such a tenant may wait in the queue; `None`: as long as it takes.
+    pub queued_minutes: Option<i32>,
 }
 
 pub async fn beat(context: Context, settings: Settings) -> Result<(), Error> {
-    settings::declare(&context.pool, settings.tenant_builds).await?;
+    settings::declare(&context.pool, settings.tenant_builds, settings.queued_minutes).await?;
     workers::beat(&context.pool, settings.worker_builds).await?;
     Ok(())
 }

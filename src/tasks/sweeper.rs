@@ -1,5 +1,8 @@
-//! Compares live attempts with a fresh list of the Builds that exist: one whose Build was deleted
-//! while no operator watched is cancelled, after a look of its own.
+//! Compares the rows with fresh lists of what exists. A live attempt whose Build was deleted while no operator watched
+//! is cancelled, and a Job that no attempt needs any more is deleted; each after a look of its own. An attempt whose Job
+//! is gone is the collector's: it looks for those every few seconds.
+
+mod leftovers;
 
 use std::collections::HashSet;
 
@@ -14,6 +17,11 @@ use crate::{
 };
 
 pub async fn sweep(context: Context) -> Result<(), Error> {
+    let (builds, jobs) = tokio::join!(cancel_orphans(&context), leftovers::delete(&context));
+    builds.and(jobs)
+}
+
+async fn cancel_orphans(context: &Context) -> Result<(), Error> {
     let live = builds::live_resources(&context.pool).await?;
     if live.is_empty() {
         return Ok(());
@@ -21,7 +29,7 @@ pub async fn sweep(context: Context) -> Result<(), Error> {
     let listed = Api::<Build>::all(context.client.clone()).list_metadata(&ListParams::default()).await?;
     let existing: HashSet<String> = listed.iter().filter_map(ResourceExt::uid).collect();
     for resource in live.iter().filter(|resource| !existing.contains(&resource.uid)) {
-        if let Err(error) = cancel_if_gone(&context, resource).await {
+        if let Err(error) = cancel_if_gone(context, resource).await {
             // The others are not held up by it.
             tracing::warn!(build.namespace = resource.namespace, build.name = resource.name, %error, "a Build could not be swept");
             context.metrics.failed("sweeper");

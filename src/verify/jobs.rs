@@ -4,17 +4,19 @@ use std::collections::HashMap;
 
 use image_factory_core::{ids, labels, status::Status};
 use k8s_openapi::api::batch::v1::Job;
-use kube::{Api, Client, ResourceExt, api::ListParams, core::PartialObjectMeta};
+use kube::{Client, ResourceExt, core::PartialObjectMeta};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::Error;
-use crate::db::verify::{self, Attempt, Broken, Checked};
+use crate::{
+    db::verify::{self, Attempt, Broken, Checked},
+    kube_ext,
+};
 
 pub async fn check(pool: &PgPool, client: &Client) -> Result<Checked, Error> {
-    let api: Api<PartialObjectMeta<Job>> = Api::all(client.clone());
     // The Jobs first: each of them was made after its row.
-    let jobs = super::all(&api, ListParams::default().labels(labels::BUILD_ID)).await?;
+    let jobs = kube_ext::jobs_of_builds(client).await?;
     let ids: Vec<Uuid> = jobs.iter().filter_map(build_id).collect();
     let attempts = verify::attempts(pool, &ids).await?;
     let broken = jobs

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
+use kube::{ResourceExt, api::ListParams};
 use serde_yaml::Value;
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
     history::{self, Jobs},
     operator::{Operator, Settings},
     proxy::{Line, Proxy},
+    rows,
     stage::stage,
     tenant::tenant,
     watching,
@@ -18,6 +19,11 @@ use super::{
 
 /// Longer than the lease (15 s), so that the leader can't renew it in time.
 const LONG: Duration = Duration::from_secs(20);
+
+/// Lines of a build that prints before the outage, through the whole of it, and after.
+const THROUGHOUT: usize = 900;
+/// So many are printed in an outage at least, even where the machine is slow.
+const MEANWHILE: usize = 100;
 
 /// The API server behind a line, and how to reach it.
 async fn behind(line: Line) -> (Proxy, Settings) {
@@ -36,6 +42,11 @@ async fn behind(line: Line) -> (Proxy, Settings) {
     (proxy, Settings { kubeconfig: kubeconfig.to_string_lossy().into_owned(), ..Settings::default() })
 }
 
+/// The number of the last line `tick <number>`.
+fn last(log: &[String]) -> usize {
+    history::ticks(log).last().copied().unwrap_or_default()
+}
+
 #[tokio::test]
 async fn no_build_fails_because_the_api_server_was_away_for_longer_than_the_lease() {
     let stage = stage().await;
@@ -43,6 +54,8 @@ async fn no_build_fails_because_the_api_server_was_away_for_longer_than_the_leas
         let jobs = Jobs::watch(tenant);
         let (proxy, settings) = behind(Line::Up).await;
         let mut operator = Operator::start(&stage, &settings);
+        let prints = tenant.apply(&history::printing(tenant, "prints", THROUGHOUT)).await;
+        let printing = tenant.prints(&prints, "tick 2").await;
         let runs = tenant.apply(&history::ticking(tenant, "runs")).await;
         tenant.prints(&runs, "tick 2").await;
         let down = tokio::time::Instant::now();
@@ -60,8 +73,16 @@ async fn no_build_fails_because_the_api_server_was_away_for_longer_than_the_leas
         assert!(operator.is_running(), "it waits");
         assert_eq!(operator.health("/livez").await, Some(200));
 
+        // It has gone on meanwhile, and goes on still; nobody could read it.
+        let stored = last(&rows::log(&tenant.pool, printing).await);
+        let pod = tenant.pods_of(printing).await[0].name_any();
+        let printed = last(&tenant.container_log(&pod, "build").await);
+        assert!(stored + MEANWHILE < printed, "{stored} of {printed} lines are stored");
+        assert!(printed < THROUGHOUT, "the build outlives the outage");
+
         proxy.set(Line::Up);
         history::succeeded(tenant, &jobs, &["runs", "waits"]).await;
+        history::printed(tenant, &jobs, "prints", THROUGHOUT).await;
         history::holds().await;
         operator.stop().await;
     })

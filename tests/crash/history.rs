@@ -3,17 +3,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    marker::PhantomData,
     sync::{Arc, Mutex},
 };
 
 use futures::TryStreamExt;
 use image_factory::crd::Build;
 use image_factory_core::labels;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
-    ResourceExt,
+    Api, Resource, ResourceExt,
+    core::NamespaceResourceScope,
     runtime::{WatchStreamExt, watcher},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
@@ -28,7 +32,12 @@ const TICKS: usize = 30;
 
 /// A build that takes a few seconds and prints all the time.
 pub fn ticking(tenant: &Tenant, name: &str) -> Value {
-    let dockerfile = format!("FROM BASE\nRUN for i in $(seq 1 {TICKS}); do echo \"tick $i\"; sleep 0.05; done\n");
+    printing(tenant, name, TICKS)
+}
+
+/// The same, with so many lines: twenty take a second or more.
+pub fn printing(tenant: &Tenant, name: &str, lines: usize) -> Value {
+    let dockerfile = format!("FROM BASE\nRUN for i in $(seq 1 {lines}); do echo \"tick $i\"; sleep 0.05; done\n");
     tenant.manifest(name, "container", &dockerfile)
 }
 
@@ -38,7 +47,7 @@ pub fn endless(tenant: &Tenant, name: &str) -> Value {
 }
 
 /// The numbers of the lines `tick <number>`.
-fn ticks(log: &[String]) -> Vec<usize> {
+pub fn ticks(log: &[String]) -> Vec<usize> {
     log.iter().filter_map(|line| line.rsplit_once("tick ")?.1.parse().ok()).collect()
 }
 
@@ -46,38 +55,47 @@ pub fn phase_is(build: &Build, wanted: &str) -> bool {
     phase(build) == wanted
 }
 
-/// Every Job that ever was in a namespace, by the attempt it was for.
-pub struct Jobs {
+/// Every object of a kind that ever was in a namespace, by the attempt it was for.
+pub struct Ever<K> {
     seen: Arc<Mutex<BTreeMap<Uuid, BTreeSet<String>>>>,
     task: AbortHandle,
+    kind: PhantomData<K>,
 }
 
-impl Jobs {
+pub type Jobs = Ever<Job>;
+pub type Pods = Ever<Pod>;
+
+impl<K> Ever<K>
+where
+    K: Clone + Debug + DeserializeOwned + Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Send + 'static,
+{
     pub fn watch(tenant: &Tenant) -> Self {
         let seen = Arc::new(Mutex::new(BTreeMap::new()));
-        let jobs = watcher(tenant.jobs(), watcher::Config::default()).default_backoff().touched_objects();
+        let all: Api<K> = Api::namespaced(tenant.client.clone(), &tenant.namespace);
+        let objects = watcher(all, watcher::Config::default()).default_backoff().touched_objects();
         let kept = seen.clone();
         let task = tokio::spawn(async move {
-            let mut jobs = std::pin::pin!(jobs);
-            while let Ok(Some(job)) = jobs.try_next().await {
-                let job: Job = job;
-                let attempt = job.labels().get(labels::BUILD_ID).and_then(|id| id.parse::<Uuid>().ok());
-                if let (Some(attempt), Some(uid)) = (attempt, job.uid()) {
+            let mut objects = std::pin::pin!(objects);
+            while let Ok(Some(object)) = objects.try_next().await {
+                let attempt = object.labels().get(labels::BUILD_ID).and_then(|id| id.parse::<Uuid>().ok());
+                if let (Some(attempt), Some(uid)) = (attempt, object.uid()) {
                     let mut seen = kept.lock().expect("nothing panics with it");
                     seen.entry(attempt).or_insert_with(BTreeSet::new).insert(uid);
                 }
             }
         });
-        Self { seen, task: task.abort_handle() }
+        Self { seen, task: task.abort_handle(), kind: PhantomData }
     }
+}
 
-    /// How many Jobs this attempt ever had.
+impl<K> Ever<K> {
+    /// How many this attempt ever had.
     pub fn of(&self, attempt: Uuid) -> usize {
         self.seen.lock().expect("nothing panics with it").get(&attempt).map_or(0, BTreeSet::len)
     }
 }
 
-impl Drop for Jobs {
+impl<K> Drop for Ever<K> {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -86,15 +104,20 @@ impl Drop for Jobs {
 /// Waits for the end of these builds, and sees that each ran once, succeeded, and lost no line.
 pub async fn succeeded(tenant: &Tenant, jobs: &Jobs, names: &[&str]) {
     for name in names {
-        let build = tenant.finished(name, 1).await;
-        assert_eq!(phase(&build), "Success", "{:#}", status(&build));
-        let id = only_attempt(tenant, &build).await;
-        assert_eq!(rows::history(&tenant.pool, id).await, "queued → in_progress → success");
-        let log = rows::log(&tenant.pool, id).await;
-        assert_eq!(ticks(&log), (1..=TICKS).collect::<Vec<_>>(), "every line once, in order: {log:#?}");
-        assert!(!log.iter().any(|line| line.contains("lost")), "{log:#?}");
-        assert_eq!(jobs.of(id), 1, "one Job, ever");
+        printed(tenant, jobs, name, TICKS).await;
     }
+}
+
+/// The same of one that prints so many lines.
+pub async fn printed(tenant: &Tenant, jobs: &Jobs, name: &str, lines: usize) {
+    let build = tenant.finished(name, 1).await;
+    assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+    let id = only_attempt(tenant, &build).await;
+    assert_eq!(rows::history(&tenant.pool, id).await, "queued → in_progress → success");
+    let log = rows::log(&tenant.pool, id).await;
+    assert_eq!(ticks(&log), (1..=lines).collect::<Vec<_>>(), "every line once, in order: {log:#?}");
+    assert!(!log.iter().any(|line| line.contains("lost")), "{log:#?}");
+    assert_eq!(jobs.of(id), 1, "one Job, ever");
 }
 
 /// Waits for the end of these builds, which were stopped.
@@ -112,7 +135,24 @@ pub async fn cancelled(tenant: &Tenant, jobs: &Jobs, names: &[&str]) {
     }
 }
 
-async fn only_attempt(tenant: &Tenant, build: &Build) -> Uuid {
+/// Waits for the end of these builds, which fail, and whose second attempt is the last.
+pub async fn failed_twice(tenant: &Tenant, jobs: &Jobs, names: &[&str]) {
+    for name in names {
+        let build = tenant.finished(name, 1).await;
+        assert_eq!(phase(&build), "Failed", "{:#}", status(&build));
+        let attempts = tenant.attempts(&build).await;
+        assert_eq!(attempts.len(), 2, "{attempts:#?}");
+        for attempt in &attempts {
+            let id = rows::id(attempt);
+            assert_eq!(rows::history(&tenant.pool, id).await, "queued → in_progress → failed");
+            assert_eq!(jobs.of(id), 1, "one Job, ever");
+        }
+        let result = rows::build_results(&tenant.pool, rows::id(&attempts[1])).await;
+        assert_eq!(result["original_build_id"], attempts[0]["id"]);
+    }
+}
+
+pub async fn only_attempt(tenant: &Tenant, build: &Build) -> Uuid {
     let attempts = tenant.attempts(build).await;
     assert_eq!(attempts.len(), 1, "one run, one attempt: {attempts:#?}");
     rows::id(&attempts[0])

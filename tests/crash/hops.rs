@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::{
-    history::{self, Jobs},
+    history::{self, Jobs, Pods},
     operator::{Operator, Settings},
     stage::stage,
     tenant::{Tenant, tenant},
@@ -27,25 +27,31 @@ pub const HOPS: [&str; 13] = [
     "report.after-patch",
 ];
 
+/// Those of an operator that makes Pods itself.
+pub const LAUNCHING_HOPS: [&str; 4] =
+    ["launch.before-pod", "launch.after-pod", "close.before-patch", "close.after-patch"];
+
 /// What a build does to come to the hop.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+pub enum Way {
     Run,
     /// Its Job is cleaned away a second after its end.
     RunAndClean,
     /// It is stopped while it runs.
     Stop,
+    /// It fails, and so does its second and last attempt.
+    Retry,
 }
 
 /// `skipped`: how many times the hop is passed unharmed first.
-async fn error_then_crash(place: &str, skipped: u32, way: Way) {
+pub async fn error_then_crash(place: &str, skipped: u32, way: Way, settings: Settings) {
     let stage = stage().await;
     let name = place.replace('.', "-");
     tenant(&format!("crash-{name}"), "baseline", async |tenant| {
-        let jobs = Jobs::watch(tenant);
+        let (jobs, pods) = (Jobs::watch(tenant), Pods::watch(tenant));
         let off = if skipped > 0 { format!("{skipped}*off->") } else { String::new() };
         let failpoints = format!("{place}={off}1*return(error)->1*return(crash)");
-        let operator = Operator::start(&stage, &Settings::failing(&failpoints));
+        let operator = Operator::start(&stage, &Settings { failpoints, ..settings.clone() });
         let names = ["first", "second"];
         if way == Way::Stop {
             for name in names {
@@ -58,10 +64,16 @@ async fn error_then_crash(place: &str, skipped: u32, way: Way) {
         go(tenant, names[1], way).await;
         operator.crashed(place).await;
 
-        let operator = Operator::start(&stage, &Settings::default());
+        let operator = Operator::start(&stage, &settings);
         match way {
             Way::Run | Way::RunAndClean => history::succeeded(tenant, &jobs, &names).await,
             Way::Stop => history::cancelled(tenant, &jobs, &names).await,
+            Way::Retry => history::failed_twice(tenant, &jobs, &names).await,
+        }
+        for name in names {
+            let build = tenant.builds().get(name).await.expect("it is there");
+            let id = history::only_attempt(tenant, &build).await;
+            assert!(pods.of(id) <= 1, "an attempt starts once");
         }
         history::holds().await;
         operator.stop().await;
@@ -83,6 +95,11 @@ async fn go(tenant: &Tenant, name: &str, way: Way) {
             manifest["spec"]["cancel"] = json!(true);
             manifest
         }
+        Way::Retry => {
+            let mut manifest = tenant.manifest(name, "container", "FROM BASE\nRUN exit 3\n");
+            manifest["spec"]["retries"] = json!({"limit": 1, "on": "Any"});
+            manifest
+        }
     };
     tenant.apply(&manifest).await;
 }
@@ -91,7 +108,7 @@ macro_rules! hops {
     ($($test:ident: $place:literal after $skipped:literal, $way:ident;)*) => {$(
         #[tokio::test]
         async fn $test() {
-            error_then_crash($place, $skipped, Way::$way).await;
+            error_then_crash($place, $skipped, Way::$way, Settings::default()).await;
         }
     )*};
 }
@@ -108,6 +125,8 @@ hops! {
     after_a_batch_of_lines_is_committed: "log.after-commit" after 3, Run;
     before_an_end_is_committed: "finish.before-commit" after 0, Run;
     after_an_end_is_committed: "finish.after-commit" after 0, Run;
+    before_the_end_of_an_attempt_with_another_is_committed: "finish.before-commit" after 0, Retry;
+    after_the_end_of_an_attempt_with_another_is_committed: "finish.after-commit" after 0, Retry;
     before_the_first_status_is_patched: "report.before-patch" after 0, Run;
     before_a_later_status_is_patched: "report.before-patch" after 1, Run;
     after_a_status_is_patched: "report.after-patch" after 1, Run;

@@ -1,6 +1,8 @@
 //! More than one operator: one leads, another takes over, and the first comes back from its pause
 //! where it was, believing that it leads.
 
+use std::time::{Duration, Instant};
+
 use image_factory::{clock, crd::BuildConcurrencyPolicy};
 use kube::{
     Api,
@@ -9,8 +11,8 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    history::{self, Jobs},
-    hops::HOPS,
+    history::{self, Jobs, Pods},
+    hops::{HOPS, LAUNCHING_HOPS},
     operator::{self, Operator, Settings},
     stage::stage,
     tenant::{Tenant, tenant},
@@ -18,6 +20,9 @@ use super::{
 };
 
 const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+
+/// How long a cluster may be without a leader after one died.
+const TAKEOVER: Duration = Duration::from_secs(20);
 
 /// At most so many builds of the tenant at once.
 async fn limit(tenant: &Tenant, builds: i32) {
@@ -53,8 +58,10 @@ async fn when_the_leader_is_killed_the_other_takes_over_and_every_limit_holds() 
         }
         tenant.until(NAMES[0], "its start", |build| history::phase_is(build, "InProgress")).await;
         assert!(!second.said("this operator leads"), "one leads");
+        let killed = Instant::now();
         first.signal("KILL").await;
         second.leads().await;
+        assert!(killed.elapsed() < TAKEOVER, "took over after {:?}", killed.elapsed());
         history::succeeded(tenant, &jobs, &NAMES).await;
         operator::verify(Some(since)).await;
         second.stop().await;
@@ -108,13 +115,23 @@ async fn leaders_that_come_to_after_another_took_over_do_no_harm() {
 /// Two leases, so two leaders, for as long as it takes; and each hop fails now and then.
 #[tokio::test]
 async fn two_operators_that_lead_at_once_and_fail_all_the_time_do_everything_once() {
+    both_lead("crash-both", &HOPS, Settings::default()).await;
+}
+
+#[tokio::test]
+async fn two_operators_that_make_pods_themselves_and_fail_all_the_time_make_each_once() {
+    both_lead("crash-both-launch", &[&HOPS[..], &LAUNCHING_HOPS].concat(), Settings::launching()).await;
+}
+
+async fn both_lead(name: &str, hops: &[&str], settings: Settings) {
     let stage = stage().await;
-    tenant("crash-both", "baseline", async |tenant| {
+    tenant(name, "baseline", async |tenant| {
         let since = clock::now();
-        let jobs = Jobs::watch(tenant);
-        let failpoints = HOPS.map(|hop| format!("{hop}=15%return(error)")).join(";");
-        let here = Settings { failpoints: failpoints.clone(), ..Settings::named("crash-a") };
-        let there = Settings { failpoints, namespace: tenant.namespace.clone(), ..Settings::named("crash-b") };
+        let (jobs, pods) = (Jobs::watch(tenant), Pods::watch(tenant));
+        let failpoints = hops.iter().map(|hop| format!("{hop}=15%return(error)")).collect::<Vec<_>>().join(";");
+        let here = Settings { failpoints: failpoints.clone(), name: "crash-a".to_owned(), ..settings.clone() };
+        let name = "crash-b".to_owned();
+        let there = Settings { failpoints, name, namespace: tenant.namespace.clone(), ..settings };
         let operators = [Operator::start(&stage, &here), Operator::start(&stage, &there)];
         for operator in &operators {
             operator.leads().await;
@@ -124,6 +141,10 @@ async fn two_operators_that_lead_at_once_and_fail_all_the_time_do_everything_onc
             tenant.apply(&history::ticking(tenant, name)).await;
         }
         history::succeeded(tenant, &jobs, &NAMES).await;
+        for name in NAMES {
+            let build = tenant.builds().get(name).await.expect("it is there");
+            assert_eq!(pods.of(history::only_attempt(tenant, &build).await), 1, "one Pod, ever");
+        }
         operator::verify(Some(since)).await;
         for operator in operators {
             assert!(operator.said("failing at"));

@@ -27,6 +27,7 @@ mod absences;
 mod api_outages;
 mod database_outages;
 mod hops;
+mod launch_mode;
 mod leaders;
 mod long_logs;
 mod lost_workers;

@@ -34,6 +34,8 @@ pub struct Settings {
     pub name: String,
     /// Where the lease is: operators with leases of their own all lead.
     pub namespace: String,
+    /// `IMAGE_FACTORY_LAUNCH_MODE`.
+    pub launch_mode: &'static str,
     /// `FAILPOINTS`.
     pub failpoints: String,
     pub database_url: String,
@@ -45,6 +47,7 @@ impl Default for Settings {
         Self {
             name: "crash-a".to_owned(),
             namespace: super::stage::NAMESPACE.to_owned(),
+            launch_mode: "kubernetes",
             failpoints: String::new(),
             database_url: cluster::variable("DATABASE_URL"),
             kubeconfig: cluster::variable("KUBECONFIG"),
@@ -55,6 +58,11 @@ impl Default for Settings {
 impl Settings {
     pub fn named(name: &str) -> Self {
         Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// One that makes Pods itself.
+    pub fn launching() -> Self {
+        Self { launch_mode: "operator", ..Self::default() }
     }
 
     pub fn failing(failpoints: &str) -> Self {
@@ -76,6 +84,7 @@ impl Operator {
             .env("POD_NAME", &settings.name)
             .env("DATABASE_URL", &settings.database_url)
             .env("KUBECONFIG", &settings.kubeconfig)
+            .env("IMAGE_FACTORY_LAUNCH_MODE", settings.launch_mode)
             .env("FAILPOINTS", &settings.failpoints)
             .stdin(Stdio::null())
             .stderr(stderr)

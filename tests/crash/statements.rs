@@ -30,7 +30,10 @@ const BUILDS: usize = 34;
 const COUNTED: u32 = 30;
 
 /// Parts of statements that do not grow with builds, or are about logs.
-const APART: [&str; 17] = [
+const APART: [&str; 20] = [
+    "-- Queued builds that have waited for longer",
+    "from build_queue q join builds b",
+    TURN,
     "-- An outage lasts exactly as long",
     "-- Every worker that is not offline was seen now",
     "t.uid as \"tenant_uid?\"",
@@ -49,6 +52,8 @@ const APART: [&str; 17] = [
     "cleanup_due_at <= now()",
     "select distinct resource_namespace, resource_name, resource_uid",
 ];
+/// Of whoever stops a Build's runs; those of tests before this one, too.
+const TURN: &str = "hashtextextended($2 || $1, $3)";
 /// Builds of tests before this one, which went with their namespaces; each in a transaction of its own.
 const CANCEL: &str = "update builds set cancel_requested_at";
 /// One a batch of lines, each in a transaction of its own.
@@ -56,7 +61,8 @@ const LOG_CURSOR: &str = "insert into build_log_cursors";
 /// What only an end writes.
 const FINISH: &str = "-- The result of an attempt that ran";
 /// A round of claims: its lock, what it reads, and what only one with room reads.
-const CLAIM: [&str; 2] = ["select pg_advisory_xact_lock", "-- Every worker with what runs on it"];
+const CLAIM: [&str; 2] =
+    ["pg_advisory_xact_lock(hashtextextended($1, $2))::text as locked", "-- Every worker with what runs on it"];
 const HEADS: &str = "-- The first builds of every group with room";
 /// A round of launches, and one of stops.
 const UNLAUNCHED: &str = "as \"returns!\"";

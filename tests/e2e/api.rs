@@ -171,16 +171,30 @@ async fn token(tenant: &Tenant, account: &str, audience: Option<&str>) -> String
     made.expect("a token can be made").status.expect("it was made").token
 }
 
+/// Asks again where the operator goes away in between: other tests kill it.
 async fn get(path: &str, token: Option<&str>) -> (StatusCode, Value) {
+    for _ in 0..60 {
+        match try_get(path, token).await {
+            Ok((status, _)) if status == StatusCode::SERVICE_UNAVAILABLE => {}
+            Ok(answer) => return answer,
+            Err(error) if error.is_timeout() => panic!("{error}"),
+            Err(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    panic!("the operator does not answer {path}");
+}
+
+async fn try_get(path: &str, token: Option<&str>) -> reqwest::Result<(StatusCode, Value)> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().expect("a client");
     let mut request = client.get(format!("{}/api/v1{path}", cluster::variable("OPERATOR_URL")));
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }
-    let response = request.send().await.expect("the operator answers");
+    let response = request.send().await?;
     let status = response.status();
-    let text = response.text().await.expect("a body");
-    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    let text = response.text().await?;
+    Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! Builds that run and fail: what the person who applied them is told, and that the rows say the same.
 
+use std::time::Duration;
+
 use image_factory::crd::Build;
 use serde_json::{Value, json};
 
 use super::{
-    cluster, rows,
+    cluster, registry, rows,
     tenant::{Tenant, condition, phase, status, tenant},
 };
 
@@ -152,6 +154,47 @@ async fn a_base_image_that_is_nowhere_is_named() {
             let (reason, stage, _) = told(&failure);
             assert_eq!((reason, stage), ("BuildFailed", "build"), "{failure:#}");
             assert!(failure["message"].as_str().unwrap_or_default().contains("cider/never-pushed:7"), "{failure:#}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tag_that_another_push_takes_before_it_is_confirmed_is_a_mismatch_and_both_digests_are_named() {
+    tenant("mismatch", "privileged", async |tenant| {
+        let mut other = tenant.manifest("other", "container", "FROM BASE\nRUN echo another\n");
+        let methods = ["buildx", "container"];
+        other["spec"]["output"]["image"] = json!(tenant.image("cider", "other"));
+        tenant.apply(&other).await;
+        assert_eq!(phase(&tenant.finished("other", 1).await), "Success");
+        let anothers = registry::pushed(&tenant.image("cider", "other")).await.digest;
+
+        // Whoever pushes all the time pushes between the builder and its confirmation too.
+        let again = methods.map(|method| {
+            let (from, to) = (tenant.image("cider", "other"), tenant.image("cider", method));
+            tokio::spawn(async move {
+                loop {
+                    registry::copy(&from, &to).await;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+        });
+        for method in methods {
+            let mut manifest = tenant.manifest(method, method, "FROM BASE\nRUN echo ours\n");
+            manifest["spec"]["output"]["image"] = json!(tenant.image("cider", method));
+            tenant.apply(&manifest).await;
+        }
+        for method in methods {
+            let build = tenant.finished(method, 1).await;
+            let failure = failure(tenant, &build).await;
+            assert_eq!(told(&failure), ("DigestMismatch", "verification", Some(1)), "{failure:#}");
+            let message = failure["message"].as_str().unwrap_or_default();
+            assert!(message.contains(&anothers) && message.matches("sha256:").count() == 2, "{message}");
+            assert!(message.contains(&tenant.image("cider", method)), "{message}");
+        }
+        for task in again {
+            assert!(!task.is_finished(), "it pushed to the end");
+            task.abort();
         }
     })
     .await;

@@ -1,12 +1,15 @@
 //! The operator is killed while builds print, without a moment's notice: nothing of it may be seen in
 //! the end. Tests that run beside this one live through it too.
 
+use image_factory::{clock, db, verify};
+use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{
     budgets, rights, rows,
@@ -114,6 +117,7 @@ async fn with_two_operators_the_leader_may_go_in_the_midst_of_thirty_builds() {
             let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
             deployments.patch("image-factory", &PatchParams::default(), &patch).await.expect("it can be scaled");
         };
+        let since = clock::now();
         scale(2).await;
         watching::until(&deployments, "image-factory", "two operators", |found: Option<&Deployment>| {
             let status = found.and_then(|deployment| deployment.status.as_ref());
@@ -127,11 +131,14 @@ async fn with_two_operators_the_leader_may_go_in_the_midst_of_thirty_builds() {
             tenant.apply(&tenant.manifest(name, "container", dockerfile)).await;
         }
         tenant.finished(&names[0], 1).await;
-        let leader = budgets::leader(&tenant.client).await.expect("one leads");
-        let operators: Api<Pod> = Api::namespaced(tenant.client.clone(), rights::NAMESPACE);
-        // Gone already where another test was faster.
-        let _ = operators.delete(&leader, &DeleteParams::default()).await;
+        let (leader, unfinished) = send_the_leader_away(tenant).await;
+        assert!(unfinished > 0, "it went in the midst of the builds, not after them");
+        watching::eventually("another leader", async || {
+            budgets::leader(&tenant.client).await.filter(|holder| *holder != leader)
+        })
+        .await;
 
+        let mut ids = Vec::new();
         for name in &names {
             let build = tenant.finished(name, 1).await;
             assert_eq!(phase(&build), "Success", "{:#}", status(&build));
@@ -141,8 +148,51 @@ async fn with_two_operators_the_leader_may_go_in_the_midst_of_thirty_builds() {
             assert_eq!(rows::history(&tenant.pool, id).await, "queued → in_progress → success");
             assert_eq!(ticks(&rows::log(&tenant.pool, id).await), (1..=8).collect::<Vec<_>>());
             assert_eq!(tenant.jobs_of(id).await.len(), 1, "one Job");
+            ids.push(id);
         }
         scale(1).await;
+        holds(tenant, &ids, since).await;
     })
     .await;
+}
+
+/// Deletes the Pod that leads; which that was, and how many builds of the tenant had not ended then.
+async fn send_the_leader_away(tenant: &Tenant) -> (String, i64) {
+    let operators: Api<Pod> = Api::namespaced(tenant.client.clone(), rights::NAMESPACE);
+    // Another test kills operators: where it was faster, it is the next leader's turn.
+    watching::eventually("a leader that can be sent away", async || {
+        let leader = budgets::leader(&tenant.client).await?;
+        operators.delete(&leader, &DeleteParams::default()).await.ok()?;
+        let unfinished = sqlx::query_scalar(
+            "select count(*) from builds where resource_namespace = $1 and status in ('queued', 'in_progress')",
+        )
+        .bind(&tenant.namespace)
+        .fetch_one(&tenant.pool)
+        .await
+        .expect("builds can be read");
+        Some((leader, unfinished))
+    })
+    .await
+}
+
+/// Every invariant that `image-factory verify` knows, as far as it is about this tenant and these
+/// attempts, or about the worker that all share: tests run beside this one, and some break a rule on purpose.
+async fn holds(tenant: &Tenant, attempts: &[Uuid], since: Timestamp) {
+    let mut snapshot = db::verify::snapshot(&tenant.pool).await.expect("a snapshot can be had");
+    let mut findings = verify::rows(&mut snapshot, Some(since)).await.expect("the rows can be checked");
+    snapshot.rollback().await.expect("the transaction can be ended");
+    findings.extend(verify::cluster(&tenant.pool, &tenant.client).await.expect("the cluster can be checked"));
+    assert_eq!(findings.len(), 12, "every invariant is checked");
+    let mut ours: Vec<String> = attempts.iter().map(Uuid::to_string).collect();
+    ours.extend([tenant.namespace.clone(), "worker cluster".to_owned()]);
+    for finding in findings {
+        assert!(finding.checked.examined > 0 || finding.unit == "slots and deliveries", "{}", finding.invariant);
+        let broken: Vec<_> = finding
+            .checked
+            .broken
+            .iter()
+            .filter(|broken| ours.iter().any(|name| broken.subject.contains(name.as_str())))
+            .collect();
+        assert!(broken.is_empty(), "{}: {broken:?}", finding.invariant);
+    }
 }

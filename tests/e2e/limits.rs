@@ -6,7 +6,7 @@ use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     rows,
@@ -16,10 +16,14 @@ use super::{
 
 /// Declares how many builds the namespace runs at once, and waits until that is in force.
 pub async fn limit(tenant: &Tenant, builds: i32) {
+    declare(tenant, json!({"maxConcurrentBuilds": builds})).await;
+}
+
+async fn declare(tenant: &Tenant, spec: Value) {
     let policies: Api<BuildConcurrencyPolicy> = Api::namespaced(tenant.client.clone(), &tenant.namespace);
     let policy = json!({
         "apiVersion": "imagefactory.dev/v1alpha1", "kind": "BuildConcurrencyPolicy",
-        "metadata": {"name": "default"}, "spec": {"maxConcurrentBuilds": builds},
+        "metadata": {"name": "default"}, "spec": spec,
     });
     let params = PatchParams::apply(APPLIER).force();
     policies.patch("default", &params, &Patch::Apply(&policy)).await.expect("the API server accepts it");
@@ -45,7 +49,7 @@ async fn builds_over_the_limit_wait_in_their_order_and_say_so() {
             let expected = json!({"position": position, "waitingFor": "TenantLimit", "message": message});
             assert_eq!(status(&build)["queue"], expected);
         }
-        // The one before it runs: it moves up, in the view at once (in its status at its next turn).
+        // The one before it runs: it moves up, in the view at once and in its status within seconds.
         tenant.until("second", "it to run", |build| phase(build) == "InProgress").await;
         let position: Option<i64> = sqlx::query_scalar(
             "select q.position from build_queue q join builds b on b.id = q.build_id
@@ -56,6 +60,7 @@ async fn builds_over_the_limit_wait_in_their_order_and_say_so() {
         .await
         .expect("the queue can be read");
         assert_eq!(position, Some(1));
+        tenant.until("third", "it to move up", |build| status(build)["queue"]["position"] == 1).await;
         for name in ["first", "second", "third"] {
             assert_eq!(phase(&tenant.finished(name, 1).await), "Success");
         }
@@ -74,6 +79,42 @@ async fn builds_over_the_limit_wait_in_their_order_and_say_so() {
         .await
         .expect("the history can be read");
         assert_eq!((builds, pairs), (3, 0), "of three builds, no two ran at once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_build_that_waits_too_long_fails_and_says_for_what_it_waited() {
+    tenant("queue-timeout", "baseline", async |tenant| {
+        declare(tenant, json!({"maxConcurrentBuilds": 1, "maxQueuedWaitMinutes": 30})).await;
+        tenant.apply(&tenant.manifest("first", "container", "FROM BASE\nRUN sleep 60\n")).await;
+        tenant.until("first", "it to run", |build| phase(build) == "InProgress").await;
+        let mut manifest = tenant.manifest("second", "container", "FROM BASE\nRUN true\n");
+        manifest["spec"]["retries"] = json!({"limit": 3, "on": "Any"});
+        let build = tenant.apply(&manifest).await;
+        tenant.until("second", "it to wait", |build| status(build)["queue"]["waitingFor"] == "TenantLimit").await;
+        sqlx::query(
+            "update builds set queued_at = now() - interval '31 minutes'
+             where resource_namespace = $1 and resource_name = 'second' and status = 'queued'",
+        )
+        .bind(&tenant.namespace)
+        .execute(&tenant.pool)
+        .await
+        .expect("the row can be changed");
+        let ended = tenant.finished("second", 1).await;
+        let message = format!(
+            "it waited in the queue for 30m, as long as the policy of its tenant lets it: tenant {} runs 1 of 1 builds",
+            tenant.namespace
+        );
+        let failure = &status(&ended)["failure"];
+        assert_eq!((&failure["reason"], &failure["message"]), (&json!("QueueTimeout"), &json!(message)));
+        let attempts = tenant.attempts(&build).await;
+        assert_eq!(attempts.len(), 1, "no other attempt would wait for less");
+        let id = rows::id(&attempts[0]);
+        assert_eq!(rows::build_results(&tenant.pool, id).await["status"], "timeout");
+        assert_eq!(rows::history(&tenant.pool, id).await, "queued → failed");
+        tenant.merge("first", &json!({"spec": {"cancel": true}})).await;
+        assert_eq!(phase(&tenant.finished("first", 1).await), "Cancelled");
     })
     .await;
 }

@@ -2,12 +2,15 @@
 
 use image_factory_core::report::{AgentReport, Usage};
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
+use kube::api::PostParams;
+use serde_json::{Value, json};
 
 use super::{
+    cluster,
     failing_builds::{failure, told},
     rows,
     tenant::{Tenant, phase, status, tenant},
+    watching,
 };
 
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -64,6 +67,65 @@ async fn a_build_that_takes_more_memory_than_it_may_is_told_so() {
             let usage = usage(tenant, method).await;
             assert!(usage.oom_kills > Some(0), "{method}: {usage:?}");
             assert!(usage.memory_peak_bytes <= Some(256 * MEBIBYTE), "{method}: {usage:?}");
+        }
+    })
+    .await;
+}
+
+/// Writes so many MiB to a disk; in the end they are there, and not only in memory.
+fn writing(file: &str) -> String {
+    format!("dd if=/dev/zero of={file} bs=1M count={WRITTEN} conv=fsync")
+}
+
+const WRITTEN: u64 = 20;
+
+/// Whether the node counts what a container writes: a container that has written is asked what its own
+/// control group says. Version 1 says nothing but a total of nothing where the kernel doesn't count.
+async fn the_node_counts_writes(tenant: &Tenant) -> bool {
+    let files = "/sys/fs/cgroup/io.stat /sys/fs/cgroup/blkio/blkio.throttle.io_service_bytes";
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "witness"},
+        "spec": {
+            "restartPolicy": "Never",
+            "volumes": [{"name": "disk", "emptyDir": {}}],
+            "containers": [{
+                "name": "witness", "image": format!("{}/busybox:1", cluster::registry()),
+                "command": ["sh", "-c", format!("{} && cat {files}; true", writing("/disk/written"))],
+                "volumeMounts": [{"name": "disk", "mountPath": "/disk"}],
+            }],
+        },
+    }))
+    .expect("a Pod");
+    tenant.pods().create(&PostParams::default(), &pod).await.expect("the Pod can be made");
+    watching::until(&tenant.pods(), "witness", "its end", |pod: Option<&Pod>| {
+        pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref()).is_some_and(|phase| phase == "Succeeded")
+    })
+    .await;
+    let said = tenant.container_log("witness", "witness").await;
+    let counts = said.iter().any(|line| line.contains(" wbytes=") || line.contains(" Write "));
+    eprintln!("the node counts what is written: {counts}, by {said:?}");
+    counts
+}
+
+#[tokio::test]
+async fn what_a_run_writes_to_a_disk_is_counted_or_null_where_the_node_does_not_count() {
+    tenant("disk-writes", "privileged", async |tenant| {
+        for method in ["buildx", "container"] {
+            let dockerfile = format!("FROM BASE\nRUN {} && rm /written\n", writing("/written"));
+            tenant.apply(&tenant.manifest(method, method, &dockerfile)).await;
+        }
+        let counts = the_node_counts_writes(tenant).await;
+        for method in ["buildx", "container"] {
+            let build = tenant.finished(method, 1).await;
+            assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+            let attempt = rows::id(&tenant.attempts(&build).await[0]);
+            let metrics = rows::build_metrics(&tenant.pool, attempt).await;
+            let written = &metrics["disk_write_bytes"];
+            if counts {
+                assert!(written.as_u64() >= Some(WRITTEN * MEBIBYTE), "{method}: {metrics:#}");
+            } else {
+                assert_eq!(*written, Value::Null, "{method}: not counted is not nothing: {metrics:#}");
+            }
         }
     })
     .await;

@@ -67,6 +67,22 @@ pub async fn unpacked_bytes(image: &str, pushed: &Pushed) -> u64 {
     bytes
 }
 
+/// Lets a tag of a repository stand for what another tag of it stands for, as a push of the same would.
+pub async fn copy(from: &str, to: &str) {
+    let url = |image: &str| {
+        let (repository, tag) = image.rsplit_once(':').expect("an image with a tag");
+        let (host, path) = repository.split_once('/').expect("an image with a host");
+        format!("http://{host}/v2/{path}/manifests/{tag}")
+    };
+    let client = reqwest::Client::new();
+    let found = client.get(url(from)).header("Accept", ACCEPT).send().await;
+    let found = found.and_then(reqwest::Response::error_for_status).expect("the registry has it");
+    let kind = found.headers()["Content-Type"].clone();
+    let manifest = found.bytes().await.expect("the registry sends it");
+    let put = client.put(url(to)).header("Content-Type", kind).body(manifest).send().await;
+    put.and_then(reqwest::Response::error_for_status).expect("the registry takes it");
+}
+
 async fn get(path: &str, kind: &str, reference: &str) -> (Value, String) {
     let url = format!("http://{}/v2/{path}/{kind}/{reference}", cluster::registry());
     let request = reqwest::Client::new().get(&url).header("Accept", ACCEPT).send();

@@ -47,6 +47,9 @@ async fn two_stages(method: &str, level: &str) {
         let id = one_success(tenant, &build, &manifest).await;
         let pod = one_pod(tenant, id, &build, method, "press").await;
         whole_log(tenant, id, &pod).await;
+        if method == "buildx" {
+            digest_of_buildx(tenant, id, &pod).await;
+        }
         two_events(tenant).await;
 
         let config = rows::build_configs(&tenant.pool, id).await;
@@ -258,6 +261,20 @@ async fn whole_log(tenant: &Tenant, id: Uuid, pod: &str) {
     .await
     .expect("the log can be read");
     assert_eq!((levels, cursors), (vec![], 2), "no warning, and both containers were read to their end");
+}
+
+/// The row's digest is the one that `inspect` read from buildx's metadata file, and the one that BuildKit says it pushed.
+/// The file itself is on the Pod's own volume, and out of sight once the Pod has ended.
+async fn digest_of_buildx(tenant: &Tenant, id: Uuid, pod: &str) {
+    let digest = rows::build_results(&tenant.pool, id).await["output_image_digest"].clone();
+    let document = tenant.container_log(pod, "inspect").await.join("\n");
+    let document: Value = serde_json::from_str(&document).expect("inspect prints JSON");
+    assert_eq!(document["digest"], digest);
+    let says = format!("pushing manifest for {}@", tenant.image("cider", "1"));
+    let log = rows::log(&tenant.pool, id).await;
+    let pushed =
+        log.iter().find_map(|line| line.split_once(&says)?.1.split(' ').next()).expect("it says what it pushes");
+    assert_eq!(json!(pushed), digest, "{log:#?}");
 }
 
 /// People see in `kubectl describe` that the build started and that it succeeded; once each.

@@ -32,7 +32,7 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
             "verify",
         ],
     ),
-    ("verify", &["controllers", "crd", "db"]),
+    ("verify", &["controllers", "crd", "db", "kube_ext"]),
     ("controllers", &["clock", "config", "crd", "db", "failpoint", "jobs", "kube_ext", "runtime", "source"]),
     ("dispatcher", &["clock", "config", "crd", "db", "failpoint", "jobs", "kube_ext", "runtime"]),
     ("collector", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime"]),

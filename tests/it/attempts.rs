@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use image_factory::db::{
     builds::{NewAttempt, NewConfig, Resource, Trigger, enqueue},
-    results::{self, Measured},
-    settings,
-    steps::Recorded,
-    workers,
+    results::{self, End, Measured},
+    settings, workers,
 };
 use image_factory_core::{
     inspection::{ImageFacts, Inspection, LayerFacts, ManifestKind},
@@ -77,7 +75,7 @@ pub async fn queued(pool: &PgPool, attempt: &NewAttempt) -> Uuid {
 pub async fn limits(pool: &PgPool, worker: i32, tenant: i32) {
     pool.set_connect_options((*pool.connect_options()).clone().options([("jit", "off")]));
     sqlx::query("set jit = off").execute(pool).await.expect("jit can be turned off");
-    settings::declare(pool, tenant).await.expect("the default can be declared");
+    settings::declare(pool, tenant, None).await.expect("the default can be declared");
     workers::beat(pool, worker).await.expect("the worker can be declared");
 }
 
@@ -111,9 +109,8 @@ pub fn failure(reason: Reason) -> Outcome {
 /// Ends a running attempt; `false` where it had ended before.
 pub async fn finish(pool: &PgPool, id: Uuid, outcome: &Outcome) -> bool {
     let measured = Measured { execution: Some(5), push: Some(2), ..Measured::default() };
-    results::finish(pool, id, outcome, measured, &Recorded::default(), None, Some(Duration::from_mins(1)))
-        .await
-        .expect("it can be finished")
+    let end = End { measured, job_ttl: Some(Duration::from_mins(1)), ..End::of(outcome) };
+    results::finish(pool, id, end).await.expect("it can be finished")
 }
 
 /// A build's row, whole.

@@ -11,7 +11,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::State,
-    http::{StatusCode, Uri},
+    http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use image_factory::{
@@ -34,12 +34,18 @@ pub struct Cluster(Arc<Mutex<BTreeMap<String, Answer>>>);
 #[derive(Clone)]
 enum Answer {
     Object(Value),
-    Text(String),
+    /// A text, after which the connection breaks so many times.
+    Text(String, usize),
 }
 
 impl Cluster {
     pub fn has(&self, path: &str, object: &Value) {
         self.answers(path, Answer::Object(object.clone()));
+    }
+
+    /// Whether there is an object at this path: one that was deleted is gone.
+    pub fn still_has(&self, path: &str) -> bool {
+        self.0.lock().expect("no error").contains_key(path)
     }
 
     /// What the watch of Pods shows, and what a list of a namespace's shows.
@@ -50,12 +56,17 @@ impl Cluster {
 
     /// The log of a container that printed these lines, one a second.
     pub fn has_log(&self, namespace: &str, pod: &str, container: &str, lines: &[&str]) {
+        self.has_breaking_log(namespace, pod, container, lines, 0);
+    }
+
+    /// The same, whose first `breaks` readers lose the connection after all of it.
+    pub fn has_breaking_log(&self, namespace: &str, pod: &str, container: &str, lines: &[&str], breaks: usize) {
         let lines: Vec<String> =
             (0..).zip(lines).map(|(n, line)| format!("2026-11-24T10:00:{n:02}Z {line}\n")).collect();
         let text = lines.concat();
         self.answers(
             &format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}"),
-            Answer::Text(text),
+            Answer::Text(text, breaks),
         );
     }
 
@@ -94,11 +105,11 @@ impl Cluster {
     }
 }
 
-fn list(items: &[Value]) -> Value {
+pub fn list(items: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": items})
 }
 
-async fn answer(State(cluster): State<Cluster>, uri: Uri) -> Response {
+async fn answer(State(cluster): State<Cluster>, method: Method, uri: Uri) -> Response {
     let query = uri.query().unwrap_or_default();
     if query.contains("watch=true") {
         return Body::from_stream(futures::stream::pending::<std::io::Result<Vec<u8>>>()).into_response();
@@ -108,10 +119,19 @@ async fn answer(State(cluster): State<Cluster>, uri: Uri) -> Response {
     }
     let container = query.split('&').find(|pair| pair.starts_with("container="));
     let path = container.map_or_else(|| uri.path().to_owned(), |container| format!("{}?{container}", uri.path()));
-    let found = cluster.0.lock().expect("no error").get(&path).cloned();
+    let mut answers = cluster.0.lock().expect("no error");
+    let found = if method == Method::DELETE { answers.remove(&path) } else { answers.get(&path).cloned() };
+    if let Some(Answer::Text(_, breaks)) = answers.get_mut(&path) {
+        *breaks = breaks.saturating_sub(1);
+    }
+    drop(answers);
     match found {
         Some(Answer::Object(object)) => Json(object).into_response(),
-        Some(Answer::Text(text)) => text.into_response(),
+        Some(Answer::Text(text, 0)) => text.into_response(),
+        Some(Answer::Text(text, _)) => {
+            let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+            Body::from_stream(futures::stream::iter([Ok(text), Err(broken)])).into_response()
+        }
         None => {
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": format!("{path} not found"), "reason": "NotFound", "code": 404});

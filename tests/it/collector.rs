@@ -9,7 +9,7 @@ use image_factory::{
 };
 use image_factory_core::{ids, labels, patience::Wait, reason::Reason, report::AgentReport};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -203,6 +203,84 @@ async fn a_log_over_its_cap_stays_so_whoever_reads_on(pool: PgPool) {
     collect_until(&pool, &cluster, async || end(&pool, id).await).await;
     let sentence = "2 more lines were printed and not stored: the log is over its size limit";
     assert_eq!(log(&pool, id).await, ["one", sentence]);
+}
+
+/// What another operator has stored of the builder's log, of which the first `printed` were printed; the others are
+/// its own.
+async fn has_stored(pool: &PgPool, id: Uuid, lines: &[&str], printed: usize) {
+    let bytes: usize = lines[..printed].iter().map(|line| line.len() + 1).sum();
+    sqlx::query(
+        "with lines as (
+             insert into build_logs (id, build_id, line_number, log_content, log_level, logged_at)
+             select gen_random_uuid(), $1, number, line, 'INFO', timestamptz '2026-11-24 10:00:00Z' + make_interval(secs => number - 1)
+             from unnest($2::text[]) with ordinality as lines (line, number))
+         insert into build_log_cursors (build_id, container, last_timestamp, lines_at_timestamp, line_number, finished, bytes, capped)
+         values ($1, 'prepare', null, 0, 0, true, 0, false),
+                ($1, 'build', timestamptz '2026-11-24 10:00:00Z' + make_interval(secs => $3 - 1), 1, cardinality($2), cardinality($2) > $3, $4, false)",
+    )
+    .bind(id)
+    .bind(lines)
+    .bind(i32::try_from(printed).expect("few"))
+    .bind(i64::try_from(bytes).expect("few"))
+    .execute(pool)
+    .await
+    .expect("no error");
+}
+
+/// How often stored lines were read to have the steps again, as Postgres counts.
+async fn readings(pool: &PgPool) -> i64 {
+    let options = pool.connect_options();
+    let database = options.get_database().expect("a name").to_owned();
+    let mut server = PgConnection::connect_with(&(*options).clone().database("postgres")).await.expect("connects");
+    sqlx::query_scalar(
+        "select coalesce(sum(s.calls), 0)::bigint from pg_stat_statements s join pg_database d on d.oid = s.dbid
+         where d.datname = $1 and s.query like 'select line_number, logged_at, log_content from build_logs%'",
+    )
+    .bind(database)
+    .fetch_one(&mut server)
+    .await
+    .expect("pg_stat_statements can be read")
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_stream_that_breaks_costs_no_second_reading_of_what_is_stored(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    has_stored(&pool, id, &["STEP 1/1: RUN make", "one"], 2).await;
+    let pod = pod_of("web", id, "web-pod", &built(3, 4));
+    cluster.has_pods(std::slice::from_ref(&pod), "green", std::slice::from_ref(&pod));
+    let lines = ["STEP 1/1: RUN make", "one", "two", "three"];
+    cluster.has_breaking_log("green", "web-pod", "build", &lines, 2);
+
+    collect_until(&pool, &cluster, async || end(&pool, id).await).await;
+    assert_eq!(log(&pool, id).await, lines);
+    assert_eq!(readings(&pool).await, 1);
+    let output: Option<String> = sqlx::query_scalar("select stdout from build_steps where build_id = $1")
+        .bind(id)
+        .fetch_one(&pool)
+        .await
+        .expect("a step");
+    assert_eq!(output.as_deref(), Some("one\ntwo\nthree"), "no line was read twice");
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn the_row_that_tells_a_gap_is_no_output_of_the_builder(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    // Another operator had told the gap, and crashed before it could end the build.
+    let gap = "2 lines of this log were lost on the node";
+    has_stored(&pool, id, &["STEP 1/1: RUN make", "one", gap], 2).await;
+    let pod = pod_of("web", id, "web-pod", &built(3, 4));
+    cluster.has_pods(std::slice::from_ref(&pod), "green", std::slice::from_ref(&pod));
+
+    collect_until(&pool, &cluster, async || end(&pool, id).await).await;
+    assert_eq!(log(&pool, id).await, ["STEP 1/1: RUN make", "one", gap]);
+    let output: Option<String> = sqlx::query_scalar("select stdout from build_steps where build_id = $1")
+        .bind(id)
+        .fetch_one(&pool)
+        .await
+        .expect("a step");
+    assert_eq!(output.as_deref(), Some("one"));
 }
 
 #[sqlx::test(migrations = "./migrations")]

@@ -4,8 +4,7 @@
 use image_factory::{
     db::{
         queue::claim,
-        results::{self, Measured},
-        steps::Recorded,
+        results::{self, End, Measured},
         verify,
     },
     verify::rows,
@@ -73,7 +72,7 @@ async fn run(
 ) -> Uuid {
     let id = queued(pool, new).await;
     assert!(claim(pool).await.expect("claims").contains(&id));
-    assert!(results::finish(pool, id, outcome, measured, &Recorded::default(), None, None).await.expect("finishes"));
+    assert!(results::finish(pool, id, End { measured, ..End::of(outcome) }).await.expect("finishes"));
     id
 }
 
@@ -303,14 +302,18 @@ async fn a_build_that_ran_has_its_cost_whatever_its_end(pool: PgPool) {
     all_holds(&pool).await;
 }
 
+const TAGS: [&str; 4] = ["1", "x", "y", "z"];
+
 #[sqlx::test(migrations = "./migrations")]
 async fn builds_that_end_at_once_count_each_layer_once_each(pool: PgPool) {
     limits(&pool, 20, 20).await;
     let mut ids = Vec::new();
     for number in 0..16 {
-        // Of one project and one image: every row is wanted by all.
+        // Of one project and one repository, whose tags all of them push, each another one first: every row is
+        // wanted by all, in another order.
         let mut new = attempt("green", &format!("wall-{number}"));
         new.repository = "registry.test/green/wall".to_owned();
+        new.tag = TAGS[number % 4].to_owned();
         ids.push(queued(&pool, &new).await);
     }
     assert_eq!(claim(&pool).await.expect("claims").len(), 16);
@@ -325,12 +328,10 @@ async fn builds_that_end_at_once_count_each_layer_once_each(pool: PgPool) {
             names.truncate(2);
         }
         let mut outcome = pushed("green/wall", vec![image(&names, Some(0))]);
-        let mut tags: Vec<String> = ["x", "y", "z"].map(str::to_owned).to_vec();
-        tags.rotate_left(number % 3);
-        outcome.image.as_mut().expect("an image").tags = tags;
-        ends.spawn(async move {
-            results::finish(&pool, id, &outcome, Measured::default(), &Recorded::default(), None, None).await
-        });
+        let image = outcome.image.as_mut().expect("an image");
+        image.reference = format!("registry.test/green/wall:{}", TAGS[number % 4]);
+        image.tags = TAGS.map(str::to_owned).to_vec();
+        ends.spawn(async move { results::finish(&pool, id, End::of(&outcome)).await });
     }
     for ended in ends.join_all().await {
         assert!(ended.expect("no build stands in another's way"));

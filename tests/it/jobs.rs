@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use image_factory::{
-    config::Images,
+    config::{Images, LaunchMode},
     jobs::{self, Launch, Settings, job},
     source,
 };
@@ -22,6 +22,7 @@ const METHODS: [&str; 3] = ["kaniko", "buildx", "container"];
 
 fn settings() -> Settings {
     Settings {
+        launch_mode: LaunchMode::Kubernetes,
         images: Images {
             operator: "registry.test/factory:1".to_owned(),
             buildx: "registry.test/buildx:1".to_owned(),
@@ -114,6 +115,17 @@ fn the_job_of_kaniko() {
     let mut spec = rich("kaniko");
     spec["cache"] = json!({"repo": "registry.test:5000/green/cache"});
     insta::assert_yaml_snapshot!(shown(job_of(spec)));
+}
+
+#[test]
+fn the_launch_mode_decides_who_manages_the_job_and_nothing_else() {
+    let launch = launch(rich("container"));
+    let of_kubernetes = job(&launch, &settings()).expect("the method is available");
+    let by_us = Settings { launch_mode: LaunchMode::Operator, ..settings() };
+    let mut ours = job(&launch, &by_us).expect("the method is available");
+    let spec = ours.spec.as_mut().expect("a Job has a spec");
+    assert_eq!(spec.managed_by.take().as_deref(), Some("imagefactory.dev/operator"));
+    assert_eq!(ours, of_kubernetes);
 }
 
 #[test]

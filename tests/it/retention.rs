@@ -5,8 +5,7 @@ use std::time::Duration;
 use image_factory::db::{
     builds::NewAttempt,
     queue::claim,
-    results::{self, Measured},
-    steps::Recorded,
+    results::{self, End},
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -20,9 +19,8 @@ async fn built(pool: &PgPool, name: &str, retention: Value) {
     let id = queued(pool, &attempt).await;
     claim(pool).await.expect("it can be claimed");
     let outcome = success(&format!("registry.test/green/{name}:1"));
-    let ended =
-        results::finish(pool, id, &outcome, Measured::default(), &Recorded::default(), None, Some(Duration::ZERO))
-            .await;
+    let end = End { job_ttl: Some(Duration::ZERO), ..End::of(&outcome) };
+    let ended = results::finish(pool, id, end).await;
     assert!(ended.expect("it can be finished"));
 }
 

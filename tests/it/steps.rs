@@ -3,8 +3,7 @@
 use image_factory::db::{
     builds::{self, newest},
     logs::{Cursor, Line, append},
-    queue,
-    results::{self, Measured},
+    queue, results,
     steps::Recorded,
 };
 use image_factory_core::{
@@ -88,7 +87,7 @@ async fn steps_are_rows_as_soon_as_their_lines_are_and_a_status_tells_how_far_th
     if let Some(failure) = &mut outcome.failure {
         failure.message = steps.told(message);
     }
-    let ended = results::finish(&pool, id, &outcome, Measured::default(), &recorded, None, None).await;
+    let ended = results::finish(&pool, id, results::End { steps: recorded, ..results::End::of(&outcome) }).await;
     assert!(ended.expect("it can be finished"));
     let error = "Error: building at STEP \"RUN make\": exit status 2";
     let run = json!([3, "RUN make", "RUN", "failed", false, "making\nmaking more", error, "exit status 2", "2", 3]);
@@ -108,7 +107,9 @@ async fn a_step_that_failed_silently_leaves_the_end_of_the_log(pool: PgPool) {
     steps.end(End::Failed("the Pod was evicted"));
     let recorded = Recorded::of(&mut steps);
     let outcome = failure(Reason::Evicted);
-    results::finish(&pool, id, &outcome, Measured::default(), &recorded, None, None).await.expect("it can be finished");
+    results::finish(&pool, id, results::End { steps: recorded, ..results::End::of(&outcome) })
+        .await
+        .expect("it can be finished");
     assert_eq!(told(&pool).await.log_tail, ["#5 [1/1] RUN make", "the last line"]);
 }
 
@@ -121,7 +122,9 @@ async fn the_layer_that_a_step_made_stands_in_its_row(pool: PgPool) -> sqlx::Res
     let layer = LayerFacts { digest: "sha256:0".to_owned(), size_bytes: 7, ..LayerFacts::default() };
     let recorded = Recorded::of(&mut steps).with(&[Made { step: 2, layer: &layer }]);
     let outcome = success("registry.test/green/wall:1");
-    results::finish(&pool, id, &outcome, Measured::default(), &recorded, None, None).await.expect("it can be finished");
+    results::finish(&pool, id, results::End { steps: recorded, ..results::End::of(&outcome) })
+        .await
+        .expect("it can be finished");
     let layers: Vec<(Option<String>, Option<i64>)> =
         sqlx::query_as("select layer_digest, layer_size_bytes from build_steps order by step_number")
             .fetch_all(&pool)

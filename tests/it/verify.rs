@@ -9,7 +9,7 @@ use image_factory::{
         self, launches,
         logs::{self, Cursor, Line},
         queue,
-        results::{self, Measured},
+        results::{self, End},
         steps::Recorded,
     },
     verify::{self, Finding},
@@ -42,9 +42,7 @@ async fn succeed(pool: &PgPool, build: Uuid) {
 }
 
 async fn finish(pool: &PgPool, build: Uuid, outcome: &Outcome, job_ttl: Option<Duration>) -> bool {
-    results::finish(pool, build, outcome, Measured::default(), &Recorded::default(), None, job_ttl)
-        .await
-        .expect("finishes")
+    results::finish(pool, build, End { job_ttl, ..End::of(outcome) }).await.expect("finishes")
 }
 
 /// Two tenants. Of green: `done` succeeded, `twice` was overtaken in the queue by its second run,

@@ -212,6 +212,34 @@ async fn uptime_is_the_share_of_seven_days_or_of_a_shorter_life(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = "./migrations")]
+async fn a_heartbeat_writes_no_row_of_a_worker_that_is_gone_or_has_nothing_new(pool: PgPool) {
+    limits(&pool, 1, 1).await;
+    let all = [worker("brush"), offline(worker("roller")), worker("spoon")];
+    declare(&pool, &all).await;
+    declare(&pool, &all[..2]).await;
+    // Offline for all of its life, which is more than the window.
+    change(
+        &pool,
+        "update build_workers set created_at = now() - interval '9 days' where worker_name = 'roller';
+         update build_worker_outages set began_at = now() - interval '9 days'",
+    )
+    .await;
+    let versions = async || -> Vec<(String, String)> {
+        sqlx::query_as("select worker_name, xmin::text from build_workers order by worker_name")
+            .fetch_all(&pool)
+            .await
+            .expect("rows can be read")
+    };
+    workers::beat(&pool, 1).await.expect("a heartbeat can be noted");
+    let before = versions().await;
+    workers::beat(&pool, 1).await.expect("a heartbeat can be noted");
+    let written: Vec<String> =
+        before.into_iter().zip(versions().await).filter(|(old, new)| old != new).map(|(old, _)| old.0).collect();
+    assert_eq!(written, ["brush", workers::BUILT_IN]);
+    assert_eq!(stored(&pool, "roller").await["uptime_percent"], 0.0);
+}
+
+#[sqlx::test(migrations = "./migrations")]
 async fn outages_of_more_than_seven_days_ago_are_forgotten_but_the_last_says_since_when_a_worker_is_well(pool: PgPool) {
     declare(&pool, &[worker("brush")]).await;
     change(

@@ -88,7 +88,7 @@ impl Meter {
         let (memory, cpuacct, blkio) = (&self.group.memory, &self.group.cpuacct, &self.group.blkio);
         let disk = file(blkio, "blkio.throttle.io_service_bytes_recursive")
             .or_else(|| file(blkio, "blkio.throttle.io_service_bytes"))
-            .map(|text| io_service_bytes(&text));
+            .and_then(|text| io_service_bytes(&text));
         Usage {
             memory_peak_bytes: file(memory, "memory.max_usage_in_bytes").and_then(|text| number(&text)),
             cpu_microseconds: file(cpuacct, "cpuacct.usage")
@@ -177,15 +177,17 @@ fn io_stat(text: &str) -> (u64, u64) {
     (sum("rbytes="), sum("wbytes="))
 }
 
-/// `8:0 Read 1`, `8:0 Write 2`, ..., `Total 3`: a line a device and operation. Read and written, summed.
-fn io_service_bytes(text: &str) -> (u64, u64) {
+/// `8:0 Read 1`, `8:0 Write 2`, ..., `Total 3`: a line a device and operation. Read and written, summed. `None` where no
+/// device has a line: newer kernels count in version 1 only where a limit is set, and else say `Total 0` whatever is done.
+fn io_service_bytes(text: &str) -> Option<(u64, u64)> {
+    text.lines().find(|line| !line.starts_with("Total"))?;
     let sum = |operation: &str| {
         text.lines()
             .filter_map(|line| line.split_once(' ')?.1.strip_prefix(operation)?.strip_prefix(' '))
             .filter_map(number)
             .fold(0, u64::saturating_add)
     };
-    (sum("Read"), sum("Write"))
+    Some((sum("Read"), sum("Write")))
 }
 
 #[cfg(test)]
@@ -232,9 +234,10 @@ mod tests {
         );
         assert_eq!(
             io_service_bytes("8:0 Read 10\n8:0 Write 20\n8:0 Sync 30\n8:16 Read 1\n8:16 Write 2\nTotal 33\n"),
-            (11, 22)
+            Some((11, 22))
         );
-        assert_eq!(io_service_bytes("Total 0\n"), (0, 0));
+        assert_eq!(io_service_bytes("8:0 Read 0\n8:0 Write 0\nTotal 0\n"), Some((0, 0)));
+        assert_eq!(io_service_bytes("Total 0\n"), None);
         assert_eq!(number("max\n"), None);
     }
 

@@ -25,6 +25,7 @@ pub mod queue;
 pub mod reason;
 pub mod reference;
 pub mod report;
+pub mod retry;
 pub mod status;
 pub mod steps;
 pub mod worker_health;

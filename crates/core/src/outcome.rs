@@ -44,7 +44,7 @@ pub enum Ending {
     Inspect { build: ContainerEnd, inspect: ContainerEnd },
     /// The Pod was ended as a whole: `reason` is Kubernetes' (`Evicted`, `DeadlineExceeded`, …).
     Pod { reason: String, message: String },
-    /// The Pod, and its Job, are gone.
+    /// The Pod is gone without a word.
     Gone,
 }
 
@@ -165,7 +165,9 @@ fn failure(evidence: Evidence<'_>) -> Outcome {
         Ending::Build(end) => build::failure(evidence.method, end, evidence.tail, evidence.timeout),
         Ending::Inspect { inspect, .. } => inspect_failure(inspect).at(Stage::Verification),
         Ending::Pod { reason, message } => pod::failure(reason, message, evidence.timeout),
-        Ending::Gone => Outcome::failed(Reason::JobDeleted, None, "the Job was deleted before the build had ended"),
+        Ending::Gone => {
+            Outcome::failed(Reason::JobDeleted, None, "the Job, or its Pod, was deleted before the build had ended")
+        }
     }
 }
 

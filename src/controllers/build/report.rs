@@ -16,6 +16,7 @@ use super::{
     Error,
     pace::Pace,
     plan::is_held_back,
+    told::Told,
     watched::{Guarded, Watched},
 };
 use crate::{
@@ -54,11 +55,18 @@ pub async fn report(context: &Context, pace: &Pace, build: &Watched, newest: Opt
         return Ok(());
     }
     failpoint::request("report.after-patch")?;
-    let is_news = |newest: &&Newest| before.is_none_or(|before| !before.is_of(newest, phase(newest.status)));
-    if let Some(event) = newest.filter(is_news).and_then(event) {
+    if let Some(event) = newest.filter(|newest| is_news(before, newest)).and_then(event) {
         publish(context, build, &event).await;
     }
     Ok(())
+}
+
+/// Whether an Event is due: of a start or an end when the status comes there, of a further attempt when it is made.
+fn is_news(before: Option<&Told>, newest: &Newest) -> bool {
+    before.is_none_or(|before| match newest.status {
+        Status::Queued => !before.is_about(newest.id),
+        status => !before.is_of(newest, phase(status)),
+    })
 }
 
 /// An object that can't be read as a Build has no status that could be written: an Event says it.
@@ -211,8 +219,13 @@ fn phase(status: Status) -> Phase {
 }
 
 fn event(newest: &Newest) -> Option<Event> {
-    let (_, message) = wording(newest);
+    let (_, mut message) = wording(newest);
     let (type_, reason) = match newest.status {
+        Status::Queued if newest.attempt > 1 => {
+            // Why the attempt before failed, whatever this one waits for.
+            message = newest.error_message.clone().unwrap_or(message);
+            (EventType::Warning, "Retrying".to_owned())
+        }
         Status::Queued => return None,
         Status::InProgress => (EventType::Normal, "Started".to_owned()),
         Status::Success => (EventType::Normal, "Succeeded".to_owned()),
@@ -221,12 +234,17 @@ fn event(newest: &Newest) -> Option<Event> {
             (EventType::Normal, newest.failure_reason.clone().unwrap_or_else(|| "Cancelled".to_owned()))
         }
     };
+    let Newest { run, attempt, .. } = newest;
+    // Events that agree in all but their note are folded into the first: each attempt has its own.
+    let (of, action) = match attempt {
+        1 => (format!("Run {run}"), format!("Run{run}")),
+        _ => (format!("Run {run}, attempt {attempt}"), format!("Run{run}Attempt{attempt}")),
+    };
     Some(Event {
         type_,
         reason,
-        note: Some(shortened(&format!("Run {}: {message}", newest.run), NOTE_BYTES)),
-        // Events that agree in all but their note are folded into the first: each run has its own.
-        action: format!("Run{}", newest.run),
+        note: Some(shortened(&format!("{of}: {message}"), NOTE_BYTES)),
+        action,
         secondary: None,
     })
 }

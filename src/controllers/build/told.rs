@@ -4,6 +4,8 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use uuid::Uuid;
+
 use crate::{
     crd::{
         BuildStatus,
@@ -52,16 +54,31 @@ impl Told {
     }
 
     /// Whether it says the same already, as far as that is worth a write: builds move in the queue all the
-    /// time. A Build that waits is looked at every half a minute, so its moves are not told more often.
+    /// time, and are looked at every few seconds.
     pub fn says(&self, status: &BuildStatus) -> bool {
         let now = Self::of(status);
         if self.whole == now.whole {
             return true;
         }
-        let (Some(was), Some(is)) = (&self.queue, &now.queue) else { return false };
-        let near = was.position.min(is.position).is_none_or(|place| place <= TOLD_PLACES);
-        let moved = was.position != is.position && near;
-        !moved && was.waiting_for == is.waiting_for && self.still == now.still
+        let Some(is) = &now.queue else { return false };
+        let moved = is.position.is_some_and(|position| self.has_moved_to(position));
+        !moved && self.waits_for(is.waiting_for.as_deref()) && self.still == now.still
+    }
+
+    /// Whether it says that the Build waits in the queue.
+    pub fn is_queued(&self) -> bool {
+        self.phase == Some(Phase::Queued)
+    }
+
+    /// Whether that is what it says the Build waits for.
+    pub fn waits_for(&self, reason: Option<&str>) -> bool {
+        self.is_queued() && self.queue.as_ref().and_then(|place| place.waiting_for.as_deref()) == reason
+    }
+
+    /// Whether this is another place in the queue than the one it says, and worth telling.
+    pub fn has_moved_to(&self, position: i64) -> bool {
+        let Some(was) = self.queue.as_ref().and_then(|place| place.position) else { return false };
+        was != position && was.min(position) <= TOLD_PLACES
     }
 
     /// Whether it says the same but for how far the build has come.
@@ -69,10 +86,15 @@ impl Told {
         self.but_for_steps == Self::of(status).but_for_steps
     }
 
+    /// Whether it is about this attempt, wherever that stands.
+    pub fn is_about(&self, attempt: Uuid) -> bool {
+        self.build_id == Some(attempt.to_string())
+    }
+
     /// Whether it says of the newest attempt where that stands, `phase`. Of the same attempt without a
     /// phase it was held back, and so had told the attempt's end before.
     pub fn is_of(&self, newest: &Newest, phase: Phase) -> bool {
-        self.build_id == Some(newest.id.to_string()) && self.phase.is_none_or(|told| told == phase)
+        self.is_about(newest.id) && self.phase.is_none_or(|told| told == phase)
     }
 }
 

@@ -2,6 +2,7 @@
 select
     c.build_method,
     c.spec,
+    b.attempt,
     b.cancel_reason,
     case when b.pod_given_up_at is not null then b.pod_waiting_reason end as given_up_reason,
     case when b.pod_given_up_at is not null then b.pod_waiting_message end as given_up_message,

@@ -1,13 +1,18 @@
 -- The result of an attempt that ran, what it cost and, where it succeeded, what it pushed; one statement, since every
 -- build ends. Durations come from the rows' own times: queued_at (or not_before) → started_at → completed_at.
 --
--- Where builds end at once, rows they share are locked in one order: images by tag, image_metadata by image, layers by
--- digest. So each part reads what the one before it returns, and none waits for one that waits for it.
+-- What builds share: images, image_metadata and image_layers are of one repository, whose builds take turns at ending
+-- (transition.sql takes the turn, one statement before this, so that this one sees what the turn before has left). A
+-- tenant's layers are of all its repositories: whoever counts several locks them by digest, and none waits for one that
+-- waits for it.
 with ended as (
     select b.id,
            b.tenant_id,
            b.project_id,
            b.image_id,
+           b.attempt,
+           (select f.id from builds f
+            where b.attempt > 1 and f.resource_uid = b.resource_uid and f.run = b.run and f.attempt = 1) as first_attempt,
            greatest(b.queued_at, coalesce(b.not_before, b.queued_at)) as waiting_since,
            b.started_at,
            b.completed_at
@@ -57,7 +62,6 @@ further as (
     select ($18::uuid[])[tag.number], own.project_id, own.repository, tag.name
     from own
     join tag on tag.name <> own.tag
-    order by tag.name
     on conflict on constraint images_project_id_repository_tag_key do update set tag = excluded.tag
     returning id, tag
 ),
@@ -102,7 +106,6 @@ described as (
     from pushed
     cross join (select count(*) as number, coalesce(sum(layer_count), 0)::int as layers from held) platform
     left join held sole on platform.number = 1
-    order by pushed.id
     on conflict on constraint image_metadata_image_id_key do update
     set docker_config_digest = excluded.docker_config_digest,
         docker_manifest_digest = excluded.docker_manifest_digest,
@@ -150,7 +153,8 @@ layer as (
     join used on used.layer_digest = of_image.digest
 ),
 trimmed as (
-    select trim_image_layers(described.image_id, (select count(*) from layer)) from described
+    delete from image_layers using described
+    where image_layers.image_id = described.image_id and image_layers.layer_number > (select count(*) from layer)
 ),
 layered as (
     insert into image_layers (id, image_id, layer_number, layer_digest, layer_size_bytes, is_base_layer,
@@ -202,12 +206,10 @@ measured as (
            round($21::float8::numeric, 4)
     from ended
     cross join reuse
-    -- What nothing asks for is not carried out.
-    where (select count(*) from trimmed) is not null
 )
 insert into build_results (id, build_id, project_id, status, exit_code, output_image_id, output_image_url,
     output_image_digest, failure_reason, failure_stage, total_duration_milliseconds, queue_wait_milliseconds,
-    build_execution_milliseconds, artifact_push_milliseconds)
+    build_execution_milliseconds, artifact_push_milliseconds, retry_count, is_retry, original_build_id)
 select $2,
        id,
        project_id,
@@ -221,5 +223,8 @@ select $2,
        greatest(0, extract(epoch from completed_at - waiting_since) * 1000)::bigint,
        greatest(0, extract(epoch from started_at - waiting_since) * 1000)::bigint,
        $9,
-       $10
+       $10,
+       attempt - 1,
+       attempt > 1,
+       first_attempt
 from ended

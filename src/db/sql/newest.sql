@@ -75,9 +75,22 @@ left join lateral (
     where n.build_id = b.id
 ) s on b.steps_total is not null
 left join lateral (
-    select v.position, v.waiting_for, v.message
-    from build_queue v
-    where b.status = 'queued' and v.tenant_id = b.tenant_id and v.build_id = b.id
+    select v.waiting_for,
+           v.message,
+           -- Counted, since one place is asked for and not the order of all.
+           case
+               when v.waiting_for is null then null
+               when v.by_priority then (
+                   select count(*) from builds o
+                   where o.tenant_id = b.tenant_id and o.status = 'queued'
+                     and (-o.priority, o.queued_at, o.id) <= (-b.priority, b.queued_at, b.id))
+               else (
+                   select count(*) from builds o
+                   where o.tenant_id = b.tenant_id and o.status = 'queued'
+                     and (o.queued_at, o.id) <= (b.queued_at, b.id))
+           end as position
+    from waiting_builds v
+    where b.status = 'queued' and v.build_id = b.id
     -- Kept apart: joined with the rest, the whole queue would be worked out for every Build.
     offset 0
 ) q on true

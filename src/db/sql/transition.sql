@@ -36,8 +36,9 @@ recorded as (
 )
 select changed.id as "id!",
        pg_notify('image_factory_status', $7 || ' ' || resource_namespace || '/' || resource_name)::text as notified,
-       -- The images of a repository are described by one push after the other. Taken here, so that the
-       -- next statement sees what the one before has written.
+       -- Builds that pushed to one repository end one after the other: whatever tags they share, the rows of its
+       -- images are written by one at a time. The turn is taken in this statement, since the next one (finish.sql)
+       -- has to see what the turn before has written, and lasts to the end of the transaction.
        case $7 when 'success' then (
            select pg_advisory_xact_lock(hashtextextended('image-factory push ' || i.project_id || i.repository, 0))::text
            from images i

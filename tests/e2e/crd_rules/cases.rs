@@ -468,11 +468,6 @@ fn not_available_yet() -> Vec<Case> {
         ),
         build(json!({}), json!({"scan": {"tool": "trivy"}}), ["spec.scan is not available in this version; remove it"]),
         build(
-            json!({"retries": {"limit": 0}}),
-            json!({"retries": {"limit": 1}}),
-            ["spec.retries.limit is not available in this version; remove it"],
-        ),
-        build(
             json!({"retention": {"deleteFromRegistry": false}}),
             json!({"retention": {"deleteFromRegistry": true}}),
             ["spec.retention.deleteFromRegistry is not available in this version; remove it"],

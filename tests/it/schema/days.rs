@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use image_factory::db::rollup;
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use sqlx::{PgPool, Postgres};
+use uuid::Uuid;
 
 use super::rows::two_tenants;
 
@@ -242,6 +243,52 @@ async fn a_build_that_runs_counts_at_the_peak_of_today_before_it_ends(pool: PgPo
     Ok(())
 }
 
+/// The days that the next turn would compute, by tenant, without those of builds that ended.
+async fn days_to_raise(pool: &PgPool) -> sqlx::Result<Vec<(String, i32)>> {
+    let stale = include_str!("../../../src/db/sql/rollup_stale.sql");
+    let stale: Vec<(Option<Uuid>, Uuid, jiff_sqlx::Date, jiff_sqlx::Date)> =
+        sqlx::query_as(stale).bind(1000_i64).fetch_all(pool).await?;
+    let (tenants, days): (Vec<Uuid>, Vec<jiff_sqlx::Date>) =
+        stale.into_iter().filter(|(build, ..)| build.is_none()).map(|(_, tenant, first, _)| (tenant, first)).unzip();
+    sqlx::query_as(
+        "select t.name, d.date - (now() at time zone 'UTC')::date + 2 from unnest($1::uuid[], $2::date[]) as d (id, date)
+         join tenants t on t.id = d.id order by 1, 2",
+    )
+    .bind(tenants)
+    .bind(days)
+    .fetch_all(pool)
+    .await
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_day_of_builds_that_run_is_computed_again_only_where_more_run_than_it_knows(
+    pool: PgPool,
+) -> sqlx::Result<()> {
+    two_tenants(&pool).await?;
+    let running =
+        |tenant: usize, started: i64| Run { tenant, method: 0, queued: started, started: Some(started), ended: None };
+    // One of green since the day before yesterday, one of amber since today.
+    write(&pool, 0, &running(0, DAY / 2)).await?;
+    write(&pool, 1, &running(1, 2 * DAY)).await?;
+    let day = |tenant: &str, day: i32| (tenant.to_owned(), day);
+    assert_eq!(days_to_raise(&pool).await?, [day("amber", 2), day("green", 1), day("green", 2)]);
+    count_all(&pool, 10).await;
+    assert_eq!(days_to_raise(&pool).await?, [], "nothing has begun since");
+
+    write(&pool, 2, &running(0, 2 * DAY + 1)).await?;
+    assert_eq!(days_to_raise(&pool).await?, [day("green", 2)], "yesterday is as it was");
+    count_all(&pool, 10).await;
+    assert_eq!(stored(&pool).await?[&day("green", 2)].max_concurrent_at_peak, 2);
+    assert_eq!(days_to_raise(&pool).await?, []);
+
+    // As many as before, so the peak stays.
+    write(&pool, 0, &Run { ended: Some((2 * DAY + 5, "success", None)), ..running(0, DAY / 2) }).await?;
+    count_all(&pool, 10).await;
+    write(&pool, 3, &running(0, 2 * DAY + 9)).await?;
+    assert_eq!(days_to_raise(&pool).await?, []);
+    Ok(())
+}
+
 #[sqlx::test(migrations = "./migrations")]
 async fn a_build_whose_end_is_committed_late_is_counted_late(pool: PgPool) -> sqlx::Result<()> {
     two_tenants(&pool).await?;
@@ -305,8 +352,8 @@ async fn counting_reads_the_days_that_changed_and_not_the_history(pool: PgPool) 
     let stale: Vec<String> = sqlx::query_scalar(stale).bind(1000_i64).fetch_all(&pool).await?;
     let days = concat!("explain ", include_str!("../../../src/db/sql/rollup.sql"));
     let days: Vec<String> = sqlx::query_scalar(days)
-        .bind(vec![uuid::Uuid::nil()])
-        .bind(vec![uuid::Uuid::nil()])
+        .bind(vec![Uuid::nil()])
+        .bind(vec![Uuid::nil()])
         .bind(vec![jiff_sqlx::Date::from(jiff::civil::date(2031, 1, 1))])
         .fetch_all(&pool)
         .await?;

@@ -332,6 +332,21 @@ async fn readers_are_told_of_a_place_without_the_order_between_tenants(pool: PgP
 }
 
 #[sqlx::test(migrations = "./migrations")]
+async fn what_a_waiting_build_says_is_read_without_ordering_the_queue(pool: PgPool) -> sqlx::Result<()> {
+    many_builds(&pool).await?;
+    let mut connection = pool.acquire().await?;
+    sqlx::query("set enable_seqscan = off").execute(&mut *connection).await?;
+    let plan = sqlx::query_scalar::<_, String>(concat!("explain ", include_str!("../../../src/db/sql/newest.sql")))
+        .bind(vec!["green7"])
+        .fetch_all(&mut *connection)
+        .await?
+        .join("\n");
+    assert!(!plan.contains("WindowAgg"), "{plan}");
+    assert!(plan.contains("builds_queue_fifo_idx") && !plan.contains("Seq Scan on builds"), "{plan}");
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
 async fn the_built_in_worker_takes_what_no_declared_worker_fits(pool: PgPool) -> sqlx::Result<()> {
     two_tenants(&pool).await?;
     queued(&pool, "green", "one", 0, 0).await?;

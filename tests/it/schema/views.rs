@@ -66,6 +66,28 @@ async fn builds(pool: &PgPool) -> sqlx::Result<()> {
     Ok(())
 }
 
+#[sqlx::test(migrations = "./migrations")]
+async fn the_queue_alone_is_open_to_everyone_and_no_other_view_reads_with_its_owners_rights(
+    pool: PgPool,
+) -> sqlx::Result<()> {
+    let open: Vec<String> = sqlx::query_scalar(
+        "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm')
+             and has_table_privilege('public', oid, 'select, insert, update, delete, truncate')",
+    )
+    .fetch_all(&pool)
+    .await?;
+    assert_eq!(open, ["build_queue"], "everyone reads");
+    let owners: Vec<String> = sqlx::query_scalar(
+        "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('v', 'm')
+             and not coalesce('security_invoker=true' = any (reloptions), false)
+         order by relname",
+    )
+    .fetch_all(&pool)
+    .await?;
+    assert_eq!(owners, ["build_queue", "waiting_builds"], "the queue and what it is made of");
+    Ok(())
+}
+
 async fn day(pool: &PgPool, ago: i32) -> sqlx::Result<String> {
     sqlx::query_scalar("select ((now() at time zone 'UTC')::date - $1)::text").bind(ago).fetch_one(pool).await
 }

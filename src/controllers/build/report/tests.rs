@@ -137,6 +137,44 @@ fn the_events_of_two_runs_are_not_folded_into_one() {
 }
 
 #[test]
+fn a_failed_attempt_is_told_once_by_an_event_and_is_no_end() {
+    let build = build(&json!({}), None);
+    let first = newest(&build, Status::InProgress);
+    let failed = "attempt 1 failed (Evicted): the Pod was evicted from its node".to_owned();
+    let place = |waiting_for: &str| {
+        let message = format!("not before noon: {failed}");
+        Some(QueuePlace { position: 1, waiting_for: waiting_for.to_owned(), message })
+    };
+    let second = Newest {
+        id: "0190a5b2-7c3d-7e4f-8a1b-00001f3a9c2e".parse().unwrap(),
+        attempt: 2,
+        queue: place("BackingOff"),
+        error_message: Some(failed.clone()),
+        ..newest(&build, Status::Queued)
+    };
+    let told = Told::of(&status(&build, Some(&first)).unwrap());
+    assert!(is_news(Some(&told), &second));
+    let event = event(&second).unwrap();
+    assert_eq!((event.reason.as_str(), event.action.as_str()), ("Retrying", "Run2Attempt2"));
+    assert_eq!(event.note, Some(format!("Run 2, attempt 2: {failed}")));
+
+    let status = status(&build, Some(&second)).unwrap();
+    let waits = [
+        ("Succeeded", "Unknown", "BackingOff"),
+        ("Finished", "False", "BackingOff"),
+        ("Reconciling", "True", "BackingOff"),
+    ];
+    assert_eq!(conditions(&status), waits);
+    assert!(status.conditions.iter().all(|condition| condition.message.contains(&failed)));
+    assert_eq!((status.attempt, status.failure), (Some(2), None));
+    let told = Told::of(&self::status(&build, Some(&second)).unwrap());
+    assert!(
+        !is_news(Some(&told), &Newest { queue: place("TenantLimit"), ..second.clone() }),
+        "it waits for something else"
+    );
+}
+
+#[test]
 fn a_run_whose_pod_cannot_go_on_says_what_for() {
     let build = build(&json!({}), None);
     let waits = Some(("ImagePull".to_owned(), "the image can't be pulled".to_owned()));
