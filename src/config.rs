@@ -22,9 +22,12 @@ pub struct Operator {
     /// Name of this process in Events; the Pod's name in a cluster
     #[arg(long, env = "POD_NAME", default_value = "image-factory")]
     pub instance: String,
-    /// Address that serves /livez, /readyz and /metrics
+    /// Address that serves the API under /api/v1, and /livez, /readyz and /metrics
     #[arg(long, env = "IMAGE_FACTORY_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// Address that serves /livez, /readyz and /metrics alone, whatever goes on at the other
+    #[arg(long, env = "IMAGE_FACTORY_HEALTH_LISTEN", default_value = "0.0.0.0:8081")]
+    pub health_listen: SocketAddr,
     #[command(flatten)]
     pub images: Images,
     /// Registries (host or host:port, comma separated) that every build may use over plain http or

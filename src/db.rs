@@ -68,23 +68,36 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// # Errors
 /// When the URL can't be parsed.
 pub fn pool(database: &config::Database) -> Result<PgPool> {
-    let options: PgConnectOptions = database.url.parse().map_err(Error::Sql)?;
-    Ok(PgPoolOptions::new()
-        .max_connections(u32::from(database.connections.get()))
+    Ok(of(database.connections.get().into(), options(database)?))
+}
+
+/// Connections that answer readers, beside the others: however many read, the work goes on.
+pub const READERS: u32 = 5;
+
+/// A pool as above for what people ask, each of whose statements ends within 15 seconds.
+///
+/// # Errors
+/// When the URL can't be parsed.
+pub fn readers(database: &config::Database) -> Result<PgPool> {
+    Ok(of(READERS, options(database)?.options([("statement_timeout", "15s")])))
+}
+
+fn of(connections: u32, options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
         .acquire_timeout(Duration::from_secs(10))
-        .connect_lazy_with(
-            options
-                .application_name("image-factory")
-                // Compiling a query takes Postgres longer than running any of ours: a claim of a
-                // millisecond took a second, under the lock.
-                .options([("jit", "off")])
-                // An operator that was paused or cut off in the middle of a transaction gives up its
-                // locks, and one that waits for them looks again.
-                .options([("idle_in_transaction_session_timeout", "15s"), ("lock_timeout", "15s")])
-                .options([
-                    ("tcp_keepalives_idle", "15"),
-                    ("tcp_keepalives_interval", "5"),
-                    ("tcp_keepalives_count", "3"),
-                ]),
-        ))
+        .connect_lazy_with(options)
+}
+
+fn options(database: &config::Database) -> Result<PgConnectOptions> {
+    let options: PgConnectOptions = database.url.parse().map_err(Error::Sql)?;
+    Ok(options
+        .application_name("image-factory")
+        // Compiling a query takes Postgres longer than running any of ours: a claim of a
+        // millisecond took a second, under the lock.
+        .options([("jit", "off")])
+        // An operator that was paused or cut off in the middle of a transaction gives up its
+        // locks, and one that waits for them looks again.
+        .options([("idle_in_transaction_session_timeout", "15s"), ("lock_timeout", "15s")])
+        .options([("tcp_keepalives_idle", "15"), ("tcp_keepalives_interval", "5"), ("tcp_keepalives_count", "3")]))
 }

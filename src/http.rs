@@ -3,6 +3,7 @@
 
 mod access;
 mod builds;
+mod connections;
 mod health;
 mod logs;
 mod parameters;
@@ -18,30 +19,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
-};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-pub use self::access::AUDIENCE;
+pub use self::{access::AUDIENCE, connections::serve};
 use self::{access::Access, logs::Seats, refusal::Refusal, tails::Tails};
 use crate::runtime::{Context, health::Health, metrics::Metrics};
 
 /// How long an answer may take; that of a log, until it begins.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long a caller may take to say what it wants, and a connection may stand unused.
-const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 /// Connections at once: the viewers, and as many for all else.
-const CONNECTIONS: usize = 2 * logs::VIEWERS;
+pub const CONNECTIONS: usize = 2 * logs::VIEWERS;
+/// Connections at once of the port for health and metrics.
+pub const PROBES: usize = 64;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -57,6 +48,18 @@ pub struct Served {
 impl FromRef<Served> for Health {
     fn from_ref(served: &Served) -> Self {
         served.context.health.clone()
+    }
+}
+
+impl FromRef<Context> for Health {
+    fn from_ref(context: &Context) -> Self {
+        context.health.clone()
+    }
+}
+
+impl FromRef<Context> for Metrics {
+    fn from_ref(context: &Context) -> Self {
+        context.metrics.clone()
     }
 }
 
@@ -91,11 +94,14 @@ pub fn router(context: Context, stop: CancellationToken) -> Router {
         .layer(middleware::from_fn(in_time));
     Router::new()
         .nest("/api/v1", answers)
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
+        .merge(health::routes())
         .layer(middleware::from_fn_with_state(served.context.metrics.clone(), counted))
         .with_state(served)
+}
+
+/// Health and metrics alone, for a port of their own: however many read builds, Kubernetes has its answer.
+pub fn probes(context: &Context) -> Router {
+    health::routes().with_state(context.clone())
 }
 
 async fn in_time(request: Request, next: Next) -> Response {
@@ -109,40 +115,6 @@ async fn counted(State(metrics): State<Metrics>, request: Request, next: Next) -
     let response = next.run(request).await;
     metrics.answered(route, response.status().as_u16());
     response
-}
-
-/// Serves until `stop`, and then what is being answered. A connection that is silent for long is closed,
-/// and beyond a number of them new ones wait: whoever may not read anything can't keep others from it.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let connections = GracefulShutdown::new();
-    while let Some((stream, place)) = stop.run_until_cancelled(accept(&listener, &places)).await {
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(SILENCE)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            // A caller that breaks off is its own affair.
-            let _ = connection.await;
-            drop(place);
-        });
-    }
-    connections.shutdown().await;
-}
-
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    let place = places.clone().acquire_owned().await.ok();
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
-            // The process has no more file descriptors, or the caller has gone.
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be taken");
-                sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `image-factory operator`: wires the parts of the running operator and ends them together.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::StreamExt;
@@ -92,9 +92,11 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
     };
 
     let mut parts = JoinSet::new();
-    let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("failed to listen on {}", config.listen))?;
-    parts.spawn(http::serve(listener, http::router(context.clone(), stop.clone()), stop.clone()));
+    let probes = listen(config.health_listen).await?;
+    parts.spawn(http::serve(probes, http::probes(&context), http::PROBES, stop.clone()));
+    let readers = db::readers(&config.database).context("failed to read DATABASE_URL")?;
+    let router = http::router(Context { pool: readers, ..context.clone() }, stop.clone());
+    parts.spawn(http::serve(listen(config.listen).await?, router, http::CONNECTIONS, stop.clone()));
 
     parts.spawn(health::watch_database(context.pool.clone(), context.health.clone(), stop.clone()));
     if let Some(leadership) = stop.run_until_cancelled(lead(&context, &config)).await {
@@ -110,6 +112,10 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
     let _ = tokio::time::timeout(SHUTDOWN, async { while parts.join_next().await.is_some() {} }).await;
     anyhow::ensure!(asked, "a part of the operator ended by itself");
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("failed to listen on {address}"))
 }
 
 /// Postgres may come later than the operator: until then it is live and not ready.

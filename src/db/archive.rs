@@ -68,30 +68,36 @@ pub struct Filter {
     pub before: Option<Uuid>,
 }
 
-/// Ids of at most `limit` attempts, newest first.
+/// Ids of at most `limit` attempts, newest first. What narrows most has a statement of its own, which an index serves:
+/// `db/sql/listed*.sql`.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn ids(pool: &PgPool, tenant_uid: &str, filter: &Filter, limit: i64) -> Result<Vec<Uuid>> {
     // No `..`: a new field can't be forgotten.
     let Filter { status, project, name, before } = filter;
-    Ok(sqlx::query_scalar!(
-        "select b.id from builds b
-         where b.tenant_id = (select id from tenants where uid = $1)
-             and ($2::text is null or b.status = $2)
-             and ($3::text is null or b.project_id = (select p.id from projects p where p.tenant_id = b.tenant_id and p.name = $3))
-             and ($4::text is null or b.resource_name = $4)
-             and b.id < coalesce($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-         order by b.id desc limit $6",
-        tenant_uid,
-        status.map(Status::as_str),
-        project.as_deref(),
-        name.as_deref(),
-        *before,
-        limit
-    )
-    .fetch_all(pool)
-    .await?)
+    let (status, project, before) = (status.map(Status::as_str), project.as_deref(), *before);
+    let ids = match (name, status, project) {
+        (Some(name), ..) => {
+            sqlx::query_file_scalar!("src/db/sql/listed_by_name.sql", tenant_uid, before, limit, name, status, project)
+                .fetch_all(pool)
+                .await
+        }
+        (None, Some(status), _) => {
+            sqlx::query_file_scalar!("src/db/sql/listed_by_status.sql", tenant_uid, before, limit, status, project)
+                .fetch_all(pool)
+                .await
+        }
+        (None, None, Some(project)) => {
+            sqlx::query_file_scalar!("src/db/sql/listed_by_project.sql", tenant_uid, before, limit, project)
+                .fetch_all(pool)
+                .await
+        }
+        (None, None, None) => {
+            sqlx::query_file_scalar!("src/db/sql/listed.sql", tenant_uid, before, limit).fetch_all(pool).await
+        }
+    };
+    Ok(ids?)
 }
 
 /// These attempts, newest first: `db/sql/described.sql`.
@@ -107,14 +113,7 @@ pub async fn described(pool: &PgPool, builds: &[Uuid]) -> Result<Vec<Value>> {
 /// # Errors
 /// When the query fails.
 pub async fn queue_place(pool: &PgPool, build: Uuid) -> Result<Value> {
-    let place = sqlx::query_scalar!(
-        "select jsonb_build_object('position', position, 'overall_position', overall_position,
-             'waiting_for', waiting_for, 'message', message) as \"place!\"
-         from build_queue where build_id = $1",
-        build
-    )
-    .fetch_optional(pool)
-    .await?;
+    let place = sqlx::query_file_scalar!("src/db/sql/queue_place.sql", build).fetch_optional(pool).await?;
     Ok(place.unwrap_or_default())
 }
 
@@ -152,7 +151,7 @@ pub async fn history(pool: &PgPool, build: Uuid) -> Result<Vec<Value>> {
 pub async fn results(pool: &PgPool, build: Uuid) -> Result<Value> {
     Ok(sqlx::query_scalar!(
         "select jsonb_build_object(
-             'result', (select to_jsonb(r) - 'id' - 'build_id' - 'project_id' - 'output_image_id'
+             'result', (select to_jsonb(r) - 'id' - 'build_id' - 'project_id' - 'output_image_id' - 'counted_at'
                         from build_results r where r.build_id = $1),
              'metrics', (select to_jsonb(m) - 'id' - 'build_id' from build_metrics m where m.build_id = $1),
              'artifacts', (select coalesce(jsonb_agg(to_jsonb(a) - 'id' - 'build_id' - 'project_id' - 'image_id'

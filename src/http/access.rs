@@ -39,6 +39,10 @@ const ANSWERS: usize = 4_096;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Questions put to the API server at once; whoever waits for its turn often finds its answer there.
 const AT_ONCE: usize = 8;
+/// Of tokens that were not valid lately, beside those: anybody can make up as many as they like.
+const AT_ONCE_OF_STRANGERS: usize = 2;
+/// How long a token is known that was valid.
+const KNOWN: Duration = Duration::from_hours(1);
 /// Longer than any token: with many groups, those of an identity provider reach some KiB.
 const TOKEN_BYTES: usize = 64 * 1024;
 
@@ -89,44 +93,61 @@ enum Answer {
 
 pub struct Access {
     client: Client,
-    users: Kept<TokenHash, Option<Arc<UserInfo>>>,
+    users: Kept<TokenHash, Arc<UserInfo>>,
+    /// Tokens that are not valid, kept apart: they push out nobody.
+    refused: Kept<TokenHash, ()>,
+    /// Tokens that were valid lately.
+    known: Kept<TokenHash, ()>,
     rights: Kept<Right, Answer>,
     turns: Semaphore,
+    turns_of_strangers: Semaphore,
 }
 
 impl Access {
     pub fn new(client: Client) -> Self {
-        Self { client, users: Kept::default(), rights: Kept::default(), turns: Semaphore::new(AT_ONCE) }
+        Self {
+            client,
+            users: Kept::default(),
+            refused: Kept::default(),
+            known: Kept::default(),
+            rights: Kept::default(),
+            turns: Semaphore::new(AT_ONCE),
+            turns_of_strangers: Semaphore::new(AT_ONCE_OF_STRANGERS),
+        }
     }
 
     /// # Errors
     /// A refusal for a token that is not valid, or where the API server does not answer.
     pub async fn caller(&self, token: &str) -> Result<Caller, Refusal> {
         let hash: TokenHash = Sha256::digest(token.as_bytes()).into();
-        let lasts = |user: &Option<_>| if user.is_some() { KEPT } else { KEPT_REFUSAL };
-        let user = self.answer(&self.users, hash, self.review(token), lasts).await?;
+        let known = || {
+            let user = self.users.get(&hash).map(Some);
+            user.or_else(|| self.refused.get(&hash).map(|()| None))
+        };
+        let user = if let Some(user) = known() {
+            user
+        } else {
+            let is_known = self.known.get(&hash).is_some();
+            let _turn = if is_known { &self.turns } else { &self.turns_of_strangers }.acquire().await;
+            match known() {
+                Some(user) => user,
+                None => self.reviewed(hash, token).await?,
+            }
+        };
         let user = user.ok_or(Refusal::NotAuthenticated("the token is not valid, or no longer"))?;
         Ok(Caller { token: hash, user })
     }
 
-    /// What is kept, else the API server's answer.
-    async fn answer<K: Eq + Hash, V: Clone>(
-        &self,
-        kept: &Kept<K, V>,
-        key: K,
-        question: impl Future<Output = Result<V, kube::Error>>,
-        lasts: impl Fn(&V) -> Duration,
-    ) -> Result<V, Refusal> {
-        if let Some(answer) = kept.get(&key) {
-            return Ok(answer);
+    /// The API server's answer for a token, kept from now on.
+    async fn reviewed(&self, hash: TokenHash, token: &str) -> Result<Option<Arc<UserInfo>>, Refusal> {
+        let user = answered(self.review(token)).await?;
+        if let Some(user) = &user {
+            self.users.keep(hash, user.clone(), KEPT);
+            self.known.keep(hash, (), KNOWN);
+        } else {
+            self.refused.keep(hash, (), KEPT_REFUSAL);
         }
-        let _turn = self.turns.acquire().await;
-        if let Some(answer) = kept.get(&key) {
-            return Ok(answer);
-        }
-        let answer = answered(question).await?;
-        kept.keep(key, answer.clone(), lasts(&answer));
-        Ok(answer)
+        Ok(user)
     }
 
     /// A token for the API server, else one for us.
@@ -160,9 +181,7 @@ impl Access {
         name: Option<&str>,
     ) -> Result<String, Refusal> {
         let right = Right { token: caller.token, verb, namespace: namespace.to_owned(), name: name.map(str::to_owned) };
-        let lasts = |answer: &Answer| if matches!(answer, Answer::Tenant(_)) { KEPT } else { KEPT_REFUSAL };
-        let answer = self.answer(&self.rights, right.clone(), self.ask(caller, &right), lasts).await?;
-        match answer {
+        match self.answer(caller, right).await? {
             Answer::Tenant(uid) => Ok(uid),
             Answer::NotAllowed => Err(Refusal::NotAllowed(format!(
                 "{} may not {} builds in namespace {namespace}",
@@ -171,6 +190,21 @@ impl Access {
             ))),
             Answer::NoNamespace => Err(Refusal::NotFound(format!("there is no namespace {namespace}"))),
         }
+    }
+
+    /// What is kept, else the API server's answer.
+    async fn answer(&self, caller: &Caller, right: Right) -> Result<Answer, Refusal> {
+        if let Some(answer) = self.rights.get(&right) {
+            return Ok(answer);
+        }
+        let _turn = self.turns.acquire().await;
+        if let Some(answer) = self.rights.get(&right) {
+            return Ok(answer);
+        }
+        let answer = answered(self.ask(caller, &right)).await?;
+        let lasts = if matches!(answer, Answer::Tenant(_)) { KEPT } else { KEPT_REFUSAL };
+        self.rights.keep(right, answer.clone(), lasts);
+        Ok(answer)
     }
 
     async fn ask(&self, caller: &Caller, right: &Right) -> Result<Answer, kube::Error> {
@@ -271,7 +305,47 @@ impl<K: Eq + Hash, V: Clone> Kept<K, V> {
 
 #[cfg(test)]
 mod tests {
+    use axum::{
+        body::Body,
+        http::{Request, Response},
+    };
+    use http_body_util::BodyExt;
+    use serde_json::json;
+
     use super::*;
+
+    #[tokio::test]
+    async fn however_many_tokens_are_made_up_those_that_are_known_have_their_turn() {
+        // An API server that says nothing of tokens it does not know.
+        let service = tower::service_fn(|request: Request<kube::client::Body>| async move {
+            let body = request.into_body().collect().await.expect("a body").to_bytes();
+            if !String::from_utf8_lossy(&body).contains("\"good\"") {
+                std::future::pending::<()>().await;
+            }
+            let answer = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {},
+                "status": {"authenticated": true, "user": {"username": "orchard"}}});
+            Ok::<_, kube::Error>(Response::new(Body::from(answer.to_string())))
+        });
+        let access = Arc::new(Access::new(Client::new(service, "default")));
+        access.caller("good").await.expect("it is valid");
+        let made_up: Vec<_> = (0..3 * AT_ONCE)
+            .map(|number| {
+                let access = access.clone();
+                tokio::spawn(async move { access.caller(&format!("made up {number}")).await.is_ok() })
+            })
+            .collect();
+        while access.turns_of_strangers.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        // As after a minute.
+        access.users.0.lock().unwrap().clear();
+        let answer = timeout(PATIENCE / 2, access.caller("good")).await.expect("there is a turn for it");
+        answer.expect("it is still valid");
+        assert!(made_up.iter().all(|task| !task.is_finished()), "the others still wait");
+        for task in made_up {
+            task.abort();
+        }
+    }
 
     #[test]
     fn an_answer_holds_for_its_time_and_no_longer() {

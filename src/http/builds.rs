@@ -44,16 +44,23 @@ pub async fn list(
     Ok(Json(json!({"builds": archive::described(pool, &ids).await?, "next": next})))
 }
 
+/// An attempt that the caller may read.
+pub struct Found {
+    pub id: Uuid,
+    /// `tenants.uid`.
+    pub tenant: String,
+}
+
 /// Which attempt a path and a query name, once it is clear that the caller may read it.
 pub async fn attempt(
     served: &Served,
     caller: &Caller,
     Named { namespace, name }: &Named,
     Which { run, attempt }: Which,
-) -> Result<Uuid, Refusal> {
+) -> Result<Found, Refusal> {
     let tenant = served.access.tenant(caller, Verb::Get, namespace, Some(name)).await?;
     let found = archive::newest(&served.context.pool, &tenant, name, run, attempt).await?;
-    found.ok_or_else(|| {
+    found.map(|id| Found { id, tenant }).ok_or_else(|| {
         let part = |what, number: Option<i32>| number.map_or_else(String::new, |number| format!("{what} {number} of "));
         let (attempt, run) = (part("attempt", attempt), part("run", run));
         Refusal::NotFound(format!("there is no {attempt}{run}build {name} in namespace {namespace}"))
@@ -61,11 +68,11 @@ pub async fn attempt(
 }
 
 /// The attempt with this id. Whoever may not read it is not told that there is one.
-pub async fn known(served: &Served, caller: &Caller, Id(id): &Id) -> Result<Uuid, Refusal> {
+pub async fn known(served: &Served, caller: &Caller, Id(id): &Id) -> Result<Found, Refusal> {
     let not_found = || Refusal::NotFound(format!("there is no build {id} that you may read"));
     let place = archive::place(&served.context.pool, *id).await?.ok_or_else(not_found)?;
     match served.access.tenant(caller, Verb::Get, &place.namespace, Some(&place.name)).await {
-        Ok(tenant) if tenant == place.tenant_uid => Ok(*id),
+        Ok(tenant) if tenant == place.tenant_uid => Ok(Found { id: *id, tenant }),
         Ok(_) | Err(Refusal::NotAllowed(_) | Refusal::NotFound(_)) => Err(not_found()),
         Err(refusal) => Err(refusal),
     }
@@ -82,12 +89,12 @@ macro_rules! of_attempt {
         ) -> Answer {
             let which = parameters.take_attempt()?;
             parameters.end()?;
-            $told(&served, attempt(&served, &caller, &named, which).await?).await
+            $told(&served, attempt(&served, &caller, &named, which).await?.id).await
         }
 
         pub async fn $by_id(State(served): State<Served>, caller: Caller, id: Id, parameters: Parameters) -> Answer {
             parameters.end()?;
-            $told(&served, known(&served, &caller, &id).await?).await
+            $told(&served, known(&served, &caller, &id).await?.id).await
         }
     };
 }

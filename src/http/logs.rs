@@ -2,7 +2,13 @@
 //! the number of its line, so whoever was cut off goes on after the last one it has seen. A stream
 //! ends with the event `end`, which tells the outcome; one that ends without it is to be taken up again.
 
-use std::{convert::Infallible, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -15,7 +21,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, broadcast::error::RecvError, mpsc},
+    sync::{broadcast::error::RecvError, mpsc},
     time::{sleep, timeout},
 };
 use uuid::Uuid;
@@ -23,7 +29,7 @@ use uuid::Uuid;
 use super::{
     Served,
     access::Caller,
-    builds,
+    builds::{self, Found},
     parameters::{Id, Named, Parameters},
     refusal::Refusal,
     tails::{self, CHUNK, Counted, News, Tails},
@@ -47,21 +53,40 @@ const LIFETIME: Duration = Duration::from_mins(15);
 /// How long a browser waits before it comes again, in milliseconds.
 const RETRY: &str = "retry: 1000\n\n";
 
-/// Places for viewers.
-#[derive(Clone)]
-pub struct Seats(Arc<Semaphore>);
+/// Places for viewers, and how many each tenant's builds have. One tenant may have as many as are then still free: a
+/// single one at most half, and there is always room for another.
+#[derive(Clone, Default)]
+pub struct Seats(Arc<Mutex<BTreeMap<String, usize>>>);
 
-impl Default for Seats {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(VIEWERS)))
+impl Seats {
+    fn take(&self, tenant: &str) -> Result<Seat, Refusal> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = VIEWERS.saturating_sub(taken.values().sum());
+        if taken.get(tenant).copied().unwrap_or_default() >= free {
+            return Err(Refusal::Unavailable(
+                "as many logs of this namespace are being read as this server can serve; try again",
+            ));
+        }
+        *taken.entry(tenant.to_owned()).or_default() += 1;
+        Ok(Seat { seats: self.clone(), tenant: tenant.to_owned() })
     }
 }
 
-impl Seats {
-    fn take(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.0.clone().try_acquire_owned().map_err(|_: TryAcquireError| {
-            Refusal::Unavailable("as many logs are being read as this server can serve; try again")
-        })
+/// A place, for as long as it lives.
+struct Seat {
+    seats: Seats,
+    tenant: String,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.tenant);
+            }
+        }
     }
 }
 
@@ -135,8 +160,8 @@ pub async fn by_name(
     let which = parameters.take_attempt()?;
     let asked = Asked::read(&headers, &mut parameters)?;
     parameters.end()?;
-    let id = builds::attempt(&served, &caller, &named, which).await?;
-    stream(&served, id, &asked).await
+    let found = builds::attempt(&served, &caller, &named, which).await?;
+    stream(&served, &found, &asked).await
 }
 
 pub async fn by_id(
@@ -148,21 +173,22 @@ pub async fn by_id(
 ) -> Result<Response, Refusal> {
     let asked = Asked::read(&headers, &mut parameters)?;
     parameters.end()?;
-    let id = builds::known(&served, &caller, &id).await?;
-    stream(&served, id, &asked).await
+    let found = builds::known(&served, &caller, &id).await?;
+    stream(&served, &found, &asked).await
 }
 
-async fn stream(served: &Served, build: Uuid, asked: &Asked) -> Result<Response, Refusal> {
-    let seat = served.seats.take()?;
+async fn stream(served: &Served, &Found { id: build, ref tenant }: &Found, asked: &Asked) -> Result<Response, Refusal> {
+    let seat = served.seats.take(tenant)?;
     let pool = &served.context.pool;
-    let mut after = asked.from.map_or(0, |from| from - 1);
-    if let Some(since) = asked.since {
-        let first = logs::first_line_since(pool, build, since.at(clock::now())).await?;
-        let before_it = match first {
-            Some(first) => first - 1,
-            None => logs::last_line(pool, build).await?,
-        };
-        after = after.max(before_it);
+    let mut after = 0;
+    if asked.from.is_some() || asked.since.is_some() {
+        // Whoever asks for what is not there yet has all there is: others may share its tail.
+        let last = logs::last_line(pool, build).await?;
+        after = asked.from.map_or(0, |from| from - 1).min(last);
+        if let Some(since) = asked.since {
+            let first = logs::first_line_since(pool, build, since.at(clock::now())).await?;
+            after = after.max(first.map_or(last, |first| first - 1));
+        }
     }
     let (sender, mut frames) = mpsc::channel(1);
     let viewer = Viewer {
@@ -321,6 +347,19 @@ impl Viewer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn however_many_places_a_tenant_takes_there_is_one_for_another() {
+        let seats = Seats::default();
+        let taken = |tenant: &str| -> Vec<Seat> { std::iter::from_fn(|| seats.take(tenant).ok()).collect() };
+        let green = taken("green");
+        assert_eq!(green.len(), VIEWERS / 2);
+        let red = taken("red");
+        assert_eq!(red.len(), VIEWERS / 4);
+        assert!(seats.take("blue").is_ok());
+        drop((green, red));
+        assert!(seats.0.lock().unwrap().is_empty(), "what was left is free again");
+    }
 
     #[test]
     fn since_is_a_time_or_how_long_ago() {

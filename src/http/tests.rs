@@ -14,7 +14,12 @@ use kube::{
 };
 use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
-use tokio::sync::{Mutex, broadcast};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{Mutex, broadcast},
+    time::sleep,
+};
 use tower::ServiceExt;
 
 use super::*;
@@ -270,13 +275,11 @@ async fn answers_are_counted_by_their_route() {
 
 #[tokio::test]
 async fn a_caller_that_never_says_what_it_wants_is_hung_up_on() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     let (router, ..) = server();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(serve(listener, router, stop.clone()));
+    let serving = tokio::spawn(serve(listener, router, 1, stop.clone()));
     let mut slow = TcpStream::connect(address).await.unwrap();
     slow.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Slow: ").await.unwrap();
     let mut answer = Vec::new();
@@ -289,4 +292,57 @@ async fn a_caller_that_never_says_what_it_wants_is_hung_up_on() {
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     stop.cancel();
     serving.await.unwrap();
+}
+
+/// A server with a single place, whose `/endless` never ends.
+async fn with_one_place() -> std::net::SocketAddr {
+    let (router, ..) = server();
+    let endless = || {
+        let bytes = axum::body::Bytes::from(vec![b'x'; 64 * 1024]);
+        std::future::ready(Body::from_stream(futures::stream::repeat(Ok::<_, std::convert::Infallible>(bytes))))
+    };
+    let router = router.route("/endless", axum::routing::get(endless));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, router, 1, CancellationToken::new()));
+    address
+}
+
+/// Whether a caller of its own has an answer soon.
+async fn is_served(address: std::net::SocketAddr) -> bool {
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        answer.starts_with(b"HTTP/1.1 200")
+    };
+    timeout(Duration::from_secs(10), asked).await.unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_nothing_of_its_answer_is_hung_up_on() {
+    let address = with_one_place().await;
+    let mut greedy = TcpStream::connect(address).await.unwrap();
+    greedy.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert!(is_served(address).await);
+    drop(greedy);
+}
+
+#[tokio::test]
+async fn a_caller_that_always_has_another_question_gives_up_its_place() {
+    let address = with_one_place().await;
+    let mut busy = TcpStream::connect(address).await.unwrap();
+    busy.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let asking = tokio::spawn(async move {
+        let mut answer = [0; 4096];
+        while busy.read(&mut answer).await.is_ok_and(|read| read > 0) {
+            sleep(Duration::from_millis(100)).await;
+            if busy.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.is_err() {
+                break;
+            }
+        }
+    });
+    assert!(is_served(address).await);
+    timeout(Duration::from_secs(10), asking).await.expect("its connection has ended").unwrap();
 }

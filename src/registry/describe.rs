@@ -1,7 +1,7 @@
 //! What was pushed, described: each image of it with its layers, history and configuration, from documents that have
 //! been checked against the digests they were asked for by. Attestations beside the images of an index are no images.
 
-use image_factory_core::environment::masked;
+use image_factory_core::environment::{masked, masked_command, masked_value};
 use image_factory_core::inspection::{HistoryEntry, ImageFacts, Inspection, LayerFacts, ManifestKind};
 
 use super::client::{Body, Repository};
@@ -87,6 +87,10 @@ pub(super) fn facts(
         })
         .collect();
     let settings = image.config.unwrap_or_default();
+    let labels = settings.labels.unwrap_or_default().into_iter().map(|(name, value)| {
+        let value = masked_value(&name, &value);
+        (name, value)
+    });
     ImageFacts {
         platform: platform.unwrap_or(&own).name(),
         manifest_digest,
@@ -96,12 +100,12 @@ pub(super) fn facts(
         layers,
         base: None,
         history,
-        entrypoint: settings.entrypoint.unwrap_or_default(),
-        cmd: settings.cmd.unwrap_or_default(),
+        entrypoint: masked_command(&settings.entrypoint.unwrap_or_default()),
+        cmd: masked_command(&settings.cmd.unwrap_or_default()),
         env: settings.env.unwrap_or_default().iter().map(|variable| masked(variable)).collect(),
         working_dir: settings.working_dir.filter(|folder| !folder.is_empty()),
         created: image.created,
-        labels: settings.labels.unwrap_or_default(),
+        labels: labels.collect(),
     }
 }
 

@@ -80,6 +80,7 @@ impl Operator {
             .envs(stage.environment.iter().map(|(name, value)| (name, value)))
             .env("IMAGE_FACTORY_NAMESPACE", &settings.namespace)
             .env("IMAGE_FACTORY_LISTEN", address.to_string())
+            .env("IMAGE_FACTORY_HEALTH_LISTEN", "127.0.0.1:0")
             .env("POD_NAME", &settings.name)
             .env("DATABASE_URL", &settings.database_url)
             .env("KUBECONFIG", &settings.kubeconfig)

@@ -18,10 +18,13 @@ use axum::{
 use futures::future::join_all;
 use http_body_util::BodyExt;
 use image_factory::{
+    config::Database,
     db::{
+        READERS,
         builds::NewAttempt,
         logs::{Cursor, Line, append},
         queue::claim,
+        readers,
         steps::Recorded,
     },
     http::router,
@@ -230,6 +233,7 @@ async fn a_log_is_taken_up_at_any_line_while_it_grows_and_ends_with_the_outcome(
     assert_eq!(whole.lines(6, 3).await, texts(6..=8));
     assert_eq!(resumed.lines(6, 3).await, texts(6..=8));
     assert_eq!(by_id.lines(6, 3).await, texts(6..=8));
+    assert_eq!(far.lines(6, 3).await, texts(6..=8), "it has all that was not there when it asked");
     store(&pool, id, 9..=9).await;
     for stream in [&mut whole, &mut resumed, &mut by_id, &mut far] {
         assert_eq!(stream.lines(9, 1).await, texts(9..=9));
@@ -239,6 +243,32 @@ async fn a_log_is_taken_up_at_any_line_while_it_grows_and_ends_with_the_outcome(
         let end = stream.end().await;
         assert_eq!((&end["last_line"], &end["build"]["status"]), (&json!(9), &json!("failed")));
         assert_eq!(end["build"]["failure_reason"], "OutOfMemory");
+    }
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn whoever_asks_for_lines_that_are_not_there_keeps_nobody_from_those_that_come(pool: PgPool) {
+    let api = Api::of(&pool, "green");
+    let id = running(&pool, "green", "wall").await;
+    store(&pool, id, 1..=3).await;
+    let path = "/namespaces/green/builds/wall/logs";
+    let mut far = api.stream(&format!("{path}?from=999999"), &[]).await;
+    let tail = async {
+        while api.context.metrics.http_log_tails.get() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, tail).await.expect("it follows the log");
+    let mut near = api.stream(path, &[]).await;
+    let mut stale = api.stream(path, &[("last-event-id", "999999")]).await;
+    assert_eq!(near.lines(1, 3).await, texts(1..=3));
+    store(&pool, id, 4..=5).await;
+    for stream in [&mut near, &mut far, &mut stale] {
+        assert_eq!(stream.lines(4, 2).await, texts(4..=5));
+    }
+    assert!(finish(&pool, id, &success("x")).await);
+    for stream in [near, far, stale] {
+        assert_eq!(stream.end().await["last_line"], 5);
     }
 }
 
@@ -373,7 +403,8 @@ async fn an_attempt_is_told_with_all_that_happened_to_it(pool: PgPool) {
     let path = "/namespaces/green/builds/wall";
     let build = api.ok(path).await;
     assert_eq!((&build["id"], &build["run"], &build["build_number"]), (&json!(new), &json!(2), &json!(2)));
-    assert_eq!(build["queue"]["position"], 1);
+    let waits = json!({"position": 1, "waiting_for": null, "message": "ready to be claimed"});
+    assert_eq!(build["queue"], waits);
     assert_eq!(build, api.ok(&format!("/builds/{new}")).await);
     let build = api.ok(&format!("{path}?run=1&attempt=1")).await;
     assert_eq!((&build["id"], &build["queue"]), (&json!(old), &Value::Null));
@@ -406,6 +437,7 @@ async fn an_attempt_is_told_with_all_that_happened_to_it(pool: PgPool) {
         (&results["result"]["status"], &results["metrics"]["total_duration_seconds"]),
         (&json!("failed"), &json!(0))
     );
+    assert!(results["result"].get("counted_at").is_none(), "what the operator notes for itself is not told");
     assert_eq!((&results["artifacts"], &results["build_id"]), (&json!([]), &json!(old)));
     sqlx::query("insert into build_steps (id, build_id, step_number, step_name, status) select gen_random_uuid(), $1, n, 'RUN ' || n, 'success' from generate_series(1, 3) n")
         .bind(old)
@@ -417,6 +449,15 @@ async fn an_attempt_is_told_with_all_that_happened_to_it(pool: PgPool) {
     let steps = api.ok(&format!("{path}/steps?run=1")).await;
     let names: Vec<&Value> = steps["steps"].as_array().unwrap().iter().map(|step| &step["step_name"]).collect();
     assert_eq!(names, ["RUN 1", "RUN 2", "RUN 3"]);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn readers_have_connections_of_their_own_and_little_time(pool: PgPool) {
+    let url = sqlx::ConnectOptions::to_url_lossy(&*pool.connect_options()).to_string();
+    let readers = readers(&Database { url, connections: std::num::NonZeroU16::MIN }).expect("an address");
+    assert_eq!(readers.options().get_max_connections(), READERS);
+    let limit: String = sqlx::query_scalar("show statement_timeout").fetch_one(&readers).await.expect("an answer");
+    assert_eq!(limit, "15s");
 }
 
 /// A pool of its own on the same database, and how many statements went through it: each takes a
@@ -519,7 +560,7 @@ async fn as_many_logs_are_read_at_once_as_there_are_places(pool: PgPool) {
         }
         streams.push(response);
     };
-    assert_eq!((streams.len(), refused.status()), (1_000, StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!((streams.len(), refused.status()), (500, StatusCode::SERVICE_UNAVAILABLE));
     assert!(refused.headers().contains_key(header::RETRY_AFTER));
     assert_eq!(api.get("/namespaces/green/builds/wall").await.0, StatusCode::OK, "all else is served");
     streams.pop();

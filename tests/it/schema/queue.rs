@@ -275,6 +275,62 @@ async fn the_place_of_one_build_costs_only_its_tenants_queue(pool: PgPool) -> sq
     Ok(())
 }
 
+/// A plan for whatever the parameters are: what a connection has once it has asked a few times.
+async fn plan(pool: &PgPool, statement: &str, parameters: &str) -> sqlx::Result<String> {
+    let mut connection = pool.acquire().await?;
+    sqlx::raw_sql("set enable_seqscan = off; set enable_bitmapscan = off; set plan_cache_mode = force_generic_plan")
+        .execute(&mut *connection)
+        .await?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("prepare asked as {statement}"))).execute(&mut *connection).await?;
+    let lines = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("explain execute asked ({parameters})")))
+        .fetch_all(&mut *connection)
+        .await?;
+    sqlx::raw_sql("deallocate asked").execute(&mut *connection).await?;
+    let lines = lines.iter().map(|line| sqlx::Row::try_get::<String, _>(line, 0)).collect::<sqlx::Result<Vec<_>>>()?;
+    Ok(lines.join("\n"))
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn builds_are_listed_by_an_index_whatever_is_asked_for(pool: PgPool) -> sqlx::Result<()> {
+    many_builds(&pool).await?;
+    for (index, statement, parameters, condition) in [
+        ("builds_tenant_id_id_key", include_str!("../../../src/db/sql/listed.sql"), "'u', null, 10", "(tenant_id = "),
+        (
+            "builds_by_status_idx",
+            include_str!("../../../src/db/sql/listed_by_status.sql"),
+            "'u', null, 10, 'failed', null",
+            "(status = ",
+        ),
+        (
+            "builds_project_id_id_key",
+            include_str!("../../../src/db/sql/listed_by_project.sql"),
+            "'u', null, 10, 'p'",
+            "(project_id = ",
+        ),
+        (
+            "builds_by_name_idx",
+            include_str!("../../../src/db/sql/listed_by_name.sql"),
+            "'u', null, 10, 'n', null, null",
+            "(resource_name = ",
+        ),
+    ] {
+        let plan = plan(&pool, statement, parameters).await?;
+        let scan = plan.split(index).nth(1).unwrap_or_default().lines().nth(1).unwrap_or_default();
+        assert!(scan.contains("Index Cond") && scan.contains(condition), "{index} is not used:\n{plan}");
+        assert!(!plan.contains("Sort"), "it sorts:\n{plan}");
+    }
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn readers_are_told_of_a_place_without_the_order_between_tenants(pool: PgPool) -> sqlx::Result<()> {
+    many_builds(&pool).await?;
+    let plan = plan(&pool, include_str!("../../../src/db/sql/queue_place.sql"), "md5('b')::uuid").await?;
+    assert_eq!(plan.matches("WindowAgg").count(), 1, "{plan}");
+    assert!(plan.contains("(tenant_id = b.tenant_id)"), "the whole queue is read:\n{plan}");
+    Ok(())
+}
+
 #[sqlx::test(migrations = "./migrations")]
 async fn what_a_waiting_build_says_is_read_without_ordering_the_queue(pool: PgPool) -> sqlx::Result<()> {
     many_builds(&pool).await?;

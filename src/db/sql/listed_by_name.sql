@@ -1,0 +1,8 @@
+-- Attempts of a tenant's Builds of this name, of any status and project or of one, newest first.
+select b.id from builds b
+where b.tenant_id = (select id from tenants where uid = $1)
+    and b.resource_name = $4
+    and ($5::text is null or b.status = $5)
+    and ($6::text is null or b.project_id = (select p.id from projects p where p.tenant_id = b.tenant_id and p.name = $6))
+    and b.id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+order by b.id desc limit $3
