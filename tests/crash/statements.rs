@@ -65,11 +65,11 @@ const CLAIM: [&str; 2] = ["::text as locked", "-- Every worker with what runs on
 const HEADS: &str = "-- The first builds of every group with room";
 /// A round of launches, and one of stops.
 const UNLAUNCHED: &str = "as \"returns!\"";
-const STOPPING: &str = "cancel_requested_at is not null and job_created_at is not null";
+const STOPPING: &str = "cancel_requested_at is not null or pod_given_up_at";
 /// Of the rounds that nothing wakes.
 const PERIOD_SECONDS: u64 = 5;
 /// The one counted write that is a transaction by itself.
-const JOBS_CREATED: &str = "with recorded as";
+const JOBS_CREATED: &str = "update builds set job_created_at = coalesce";
 
 /// The calls of each statement of the operator's database since the first sample. The statistics are the
 /// whole server's and forget statements when they are full: so they are looked at again and again.
