@@ -35,7 +35,7 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     ("verify", &["controllers", "crd", "db", "kube_ext"]),
     ("controllers", &["clock", "config", "crd", "db", "failpoint", "jobs", "kube_ext", "runtime", "source"]),
     ("dispatcher", &["clock", "config", "crd", "db", "failpoint", "jobs", "kube_ext", "runtime"]),
-    ("collector", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime"]),
+    ("collector", &["clock", "config", "crd", "db", "failpoint", "jobs", "kube_ext", "runtime"]),
     ("tasks", &["clock", "config", "crd", "db", "failpoint", "jobs", "kube_ext", "runtime"]),
     ("http", &["clock", "config", "crd", "db", "jobs", "kube_ext", "runtime"]),
     ("runtime", &["clock", "config", "db", "jobs", "kube_ext"]),
