@@ -1,6 +1,6 @@
 //! Cuts what comes over the wire into lines, and a line into its timestamp and text. Pure.
 
-use image_factory_core::loglevel::level_of;
+use image_factory_core::{loglevel::level_of, storable};
 use jiff::Timestamp;
 
 use crate::db::logs::Line;
@@ -51,7 +51,7 @@ pub fn parse(bytes: &[u8], fallback: Timestamp) -> Line {
             Err(_) => (fallback, text.as_ref()),
         },
     };
-    let content = content.strip_suffix('\r').unwrap_or(content).replace('\0', "\u{fffd}");
+    let content = storable::text(content.strip_suffix('\r').unwrap_or(content));
     Line { level: level_of(&content), content, logged_at }
 }
 

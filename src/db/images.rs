@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use image_factory_core::{
     inspection::{BaseFacts, ImageFacts, Inspection},
     reference::Reference,
+    storable,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::results::text;
 use crate::clock;
 
 /// More is no measure: the limit of `build_metrics.compression_ratio`.
@@ -70,7 +70,8 @@ fn row(build: Uuid, place: i32, image: &ImageFacts) -> Value {
         Some(BaseFacts::Scratch) | None => (None, None),
     };
     let filled = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
-    let mut row = json!({
+    // An image may say of itself what Postgres can't hold.
+    storable::json(json!({
         "build_id": build,
         "platform_number": place,
         "platform": image.platform,
@@ -89,28 +90,10 @@ fn row(build: Uuid, place: i32, image: &ImageFacts) -> Value {
         "env_vars": filled(&image.env),
         "working_dir": image.working_dir,
         "labels": (!image.labels.is_empty()).then_some(&image.labels),
-    });
-    without_nul(&mut row);
-    row
+    }))
 }
 
 /// What a registry says of sizes may be anything.
 fn number(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-/// An image may say of itself what Postgres can't hold.
-fn without_nul(value: &mut Value) {
-    match value {
-        Value::String(string) if string.contains('\0') => *string = text(string),
-        Value::Array(values) => values.iter_mut().for_each(without_nul),
-        Value::Object(fields) => {
-            let kept = std::mem::take(fields).into_iter().map(|(name, mut value)| {
-                without_nul(&mut value);
-                (text(&name), value)
-            });
-            *fields = kept.collect();
-        }
-        _ => {}
-    }
 }

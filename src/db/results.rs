@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use image_factory_core::{cost::Cost, outcome::Outcome, reason::Reason, report::SourceFacts, status::Status};
+use image_factory_core::{cost::Cost, outcome::Outcome, reason::Reason, report::SourceFacts, status::Status, storable};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -89,10 +89,10 @@ pub async fn finish(
         measured.execution,
         measured.push,
         job_ttl.map(|ttl| ttl.as_secs_f64()),
-        source.map(|source| text(&source.commit)),
-        source.and_then(|source| source.branch.as_deref()).map(text),
-        source.map(|source| text(&source.author)),
-        source.map(|source| text(&source.message)),
+        source.map(|source| storable::text(&source.commit)),
+        source.and_then(|source| source.branch.as_deref()).map(storable::text),
+        source.map(|source| storable::text(&source.author)),
+        source.map(|source| storable::text(&source.message)),
         pushed.images,
         &pushed.tags,
         &pushed.ids,
@@ -117,11 +117,6 @@ pub async fn finish(
     tx.commit().await?;
     failpoint::statement("finish.after-commit")?;
     Ok(true)
-}
-
-/// What a stranger wrote, without the one character that Postgres can't hold.
-pub(super) fn text(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }
 
 /// The results of attempts that ended in the queue: they never ran, so all their time was waiting, and there is nothing

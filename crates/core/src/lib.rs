@@ -28,4 +28,5 @@ pub mod report;
 pub mod retry;
 pub mod status;
 pub mod steps;
+pub mod storable;
 pub mod worker_health;

@@ -4,7 +4,7 @@
 //! newest run is read first, then the Build itself from the API server, then the row is inserted
 //! under a unique key.
 
-use image_factory_core::{reason::Reason, reference::Reference};
+use image_factory_core::{reason::Reason, reference::Reference, storable};
 use kube::ResourceExt;
 use serde_json::json;
 use sqlx::PgPool;
@@ -13,7 +13,6 @@ use super::{
     Error,
     load::Live,
     plan::{Desired, Plan},
-    text,
 };
 use crate::{
     crd::{Build, BuildSpec, execution::Placement},
@@ -34,7 +33,7 @@ pub async fn apply(
             builds::request_cancel(pool, &uid, Reason::Cancelled, "spec.cancel is true").await?;
         }
         Plan::Amend => {
-            let spec = storable(&live.build)?;
+            let spec = stored_spec(&live.build)?;
             let amended = builds::Amendment {
                 priority: spec.priority,
                 placement: spec.worker.clone().and_then(Placement::into_core),
@@ -66,7 +65,7 @@ fn new_attempt(
 ) -> Result<NewAttempt, serde_json::Error> {
     // The hash is of the spec as it is written, or one with text that no row holds would run for ever.
     let desired = Desired::of(build)?;
-    let spec = storable(build)?;
+    let spec = stored_spec(build)?;
     let output = Reference::new(&spec.output.image);
     Ok(NewAttempt {
         tenant_uid: namespace.uid.clone(),
@@ -93,8 +92,8 @@ fn new_attempt(
 }
 
 /// The spec as a row can hold it.
-fn storable(build: &Build) -> Result<BuildSpec, serde_json::Error> {
-    serde_json::from_value(text::storable_json(serde_json::to_value(&build.spec)?))
+fn stored_spec(build: &Build) -> Result<BuildSpec, serde_json::Error> {
+    serde_json::from_value(storable::json(serde_json::to_value(&build.spec)?))
 }
 
 fn config(spec: &BuildSpec) -> Result<NewConfig, serde_json::Error> {

@@ -1,9 +1,8 @@
 //! What a reconcile does, from what is wanted and the newest attempt: pure.
 
-use image_factory_core::inputs;
+use image_factory_core::{inputs, storable};
 use kube::ResourceExt;
 
-use super::text;
 use crate::{crd::Build, db::builds::Newest};
 
 /// A new value of this annotation is a new run; taking it away is no change.
@@ -26,7 +25,7 @@ impl Desired {
         Ok(Self {
             inputs_hash: inputs::hash(&serde_json::to_value(&build.spec)?),
             // As a row would hold it, or it would differ from its row for ever.
-            rerun: build.annotations().get(RERUN).map(|rerun| text::storable(rerun)),
+            rerun: build.annotations().get(RERUN).map(|rerun| storable::text(rerun)),
             cancel: build.spec.cancel,
             generation: build.metadata.generation.unwrap_or_default(),
         })

@@ -1,15 +1,15 @@
-//! Text that Postgres can't hold. JSON knows the NUL character and the API server lets it pass where
-//! no rule of ours names it; a `text` or `jsonb` takes any character but this one. Such a Build is
-//! refused, and its row holds U+FFFD in its place.
+//! Text that Postgres can't hold: the API server lets a NUL pass where no rule of ours names it. Such a Build
+//! is refused, and its row is [`storable`].
 
-use image_factory_core::reason::Reason;
+use image_factory_core::{
+    reason::Reason,
+    storable::{self, NUL},
+};
 use kube::ResourceExt;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::plan::RERUN;
 use crate::crd::Build;
-
-const NUL: char = '\0';
 
 /// Why a Build can't be a row as it is.
 pub fn refusal(build: &Build) -> serde_json::Result<Option<(Reason, String)>> {
@@ -21,31 +21,13 @@ pub fn refusal(build: &Build) -> serde_json::Result<Option<(Reason, String)>> {
     Ok(field.map(|field| (Reason::InvalidSpec, format!("{field} has a NUL character; remove it"))))
 }
 
-/// The text with U+FFFD for every NUL.
-pub fn storable(text: &str) -> String {
-    text.replace(NUL, "\u{fffd}")
-}
-
-/// The same for every text of a JSON value, the names of its members too.
-pub fn storable_json(value: Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(storable(&text)),
-        Value::Array(items) => Value::Array(items.into_iter().map(storable_json).collect()),
-        Value::Object(members) => {
-            let members = members.into_iter().map(|(name, member)| (storable(&name), storable_json(member)));
-            Value::Object(members.collect::<Map<_, _>>())
-        }
-        other => other,
-    }
-}
-
 /// Path of the first text with a NUL, below the path given.
 fn with_nul(path: &str, value: &Value) -> Option<String> {
     match value {
         Value::String(text) => text.contains(NUL).then(|| path.to_owned()),
         Value::Array(items) => items.iter().find_map(|item| with_nul(&format!("{path}[]"), item)),
         Value::Object(members) => members.iter().find_map(|(name, member)| {
-            let path = format!("{path}.{}", storable(name));
+            let path = format!("{path}.{}", storable::text(name));
             if name.contains(NUL) { Some(path) } else { with_nul(&path, member) }
         }),
         _ => None,
@@ -92,8 +74,8 @@ mod tests {
             (json!({"options": {"deep": [1, true, null, "\u{fffd}\u{1}"]}, "context": "."}), None),
         ] {
             assert_eq!(with_nul("spec", &value).as_deref(), field, "{value}");
-            assert_eq!(with_nul("spec", &storable_json(value.clone())), None, "{value}");
+            assert_eq!(with_nul("spec", &storable::json(value.clone())), None, "{value}");
         }
-        assert_eq!(storable_json(json!({"a\0": ["b\0c", 1]})), json!({"a\u{fffd}": ["b\u{fffd}c", 1]}));
+        assert_eq!(storable::json(json!({"a\0": ["b\0c", 1]})), json!({"a\u{fffd}": ["b\u{fffd}c", 1]}));
     }
 }
