@@ -189,6 +189,22 @@ pub(super) async fn tenant(conn: &mut PgConnection, uid: &str, name: &str) -> Re
     .await?)
 }
 
+/// The same for all of these at once, without their ids; a name that has changed waits for the next build.
+pub(super) async fn tenants(conn: &mut PgConnection, uids: &[String], names: &[String]) -> Result<()> {
+    let ids: Vec<Uuid> = uids.iter().map(|_| clock::new_id()).collect();
+    sqlx::query!(
+        "insert into tenants (id, uid, name)
+         select * from unnest($1::uuid[], $2::text[], $3::text[])
+         on conflict on constraint tenants_uid_key do nothing",
+        &ids,
+        uids,
+        names
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 async fn user(conn: &mut PgConnection, username: &str) -> Result<Uuid> {
     Ok(sqlx::query_scalar!(
         "insert into users (id, username) values ($1, $2)
@@ -290,6 +306,10 @@ pub async fn amend(pool: &PgPool, resource_uid: &str, to: &Amendment) -> Result<
 
 pub(super) fn status(text: &str) -> Result<Status> {
     text.parse().map_err(|error: image_factory_core::status::UnknownStatus| Error::Row(error.to_string()))
+}
+
+pub(super) fn method(text: &str) -> Result<Method> {
+    text.parse().map_err(|error: image_factory_core::method::UnknownMethod| Error::Row(error.to_string()))
 }
 
 /// Asks every live attempt of a Build to stop: a queued one is cancelled at once, with its result;

@@ -3,19 +3,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use image_factory_core::{
-    method::{Method, UnknownMethod},
-    outcome::Stop,
-    patience::Wait,
-    reason::Reason,
-    status::Status,
-};
+use image_factory_core::{method::Method, outcome::Stop, patience::Wait, reason::Reason, status::Status};
 use k8s_openapi::api::core::v1::Toleration;
 use serde_json::Value;
 use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
 
-use super::{Error, Result, builds, logs::Cursor, transitions};
+use super::{Result, builds, logs::Cursor, transitions};
 use crate::failpoint;
 
 /// A claimed attempt whose Job is not known to exist.
@@ -72,7 +66,7 @@ pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
                 worker_offline: row.worker_offline,
                 node_selector: row.node_selector.0,
                 tolerations: row.tolerations.0,
-                method: method(&row.build_method)?,
+                method: builds::method(&row.build_method)?,
                 spec: row.spec,
                 cancel: cancel_reason(row.cancel_reason),
                 returns: u32::try_from(row.returns).unwrap_or(u32::MAX),
@@ -255,7 +249,7 @@ pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
             status: builds::status(&row.status)?,
             namespace: row.resource_namespace,
             name: row.resource_name,
-            method: method(&row.build_method)?,
+            method: builds::method(&row.build_method)?,
             pod_waits: row.pod_waits,
             cursors: Vec::new(),
         });
@@ -297,7 +291,7 @@ pub async fn ending(pool: &PgPool, build: Uuid, tail_lines: i64) -> Result<Optio
     let row = sqlx::query_file!("src/db/sql/ending.sql", build, tail_lines).fetch_optional(pool).await?;
     row.map(|row| {
         Ok(Ending {
-            method: method(&row.build_method)?,
+            method: builds::method(&row.build_method)?,
             spec: row.spec,
             attempt: row.attempt,
             stop: match (cancel_reason(row.cancel_reason), row.given_up_reason, row.given_up_message) {
@@ -327,10 +321,6 @@ pub async fn launched(pool: &PgPool, seconds: f64) -> Result<Vec<Uuid>> {
     )
     .fetch_all(pool)
     .await?)
-}
-
-fn method(text: &str) -> Result<Method> {
-    text.parse().map_err(|error: UnknownMethod| Error::Row(error.to_string()))
 }
 
 fn wait_reason(text: &str) -> Reason {

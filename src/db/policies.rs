@@ -6,7 +6,7 @@ use image_factory_core::method::Method;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Result, declared};
+use super::{Result, builds, declared};
 use crate::clock;
 
 /// `None` is the operator's default, or no limit where it has none.
@@ -29,7 +29,6 @@ pub struct Policy {
 /// # Errors
 /// When a statement fails; nothing is changed then.
 pub async fn declare(pool: &PgPool, policies: &[Policy], resource_version: i64) -> Result<bool> {
-    let new_ids = || -> Vec<Uuid> { policies.iter().map(|_| clock::new_id()).collect() };
     let texts =
         |field: fn(&Policy) -> &str| -> Vec<String> { policies.iter().map(|one| field(one).to_owned()).collect() };
     let numbers = |field: &dyn Fn(&Policy) -> Option<i32>| -> Vec<Option<i32>> { policies.iter().map(field).collect() };
@@ -39,19 +38,10 @@ pub async fn declare(pool: &PgPool, policies: &[Policy], resource_version: i64) 
     if !declared::is_newest(&mut tx, "policies", resource_version).await? {
         return Ok(false);
     }
-    sqlx::query!(
-        "insert into tenants (id, uid, name)
-         select * from unnest($1::uuid[], $2::text[], $3::text[])
-         on conflict on constraint tenants_uid_key do nothing",
-        &new_ids(),
-        &uids,
-        &texts(|policy| &policy.tenant_name)
-    )
-    .execute(&mut *tx)
-    .await?;
+    builds::tenants(&mut tx, &uids, &texts(|policy| &policy.tenant_name)).await?;
     sqlx::query_file!(
         "src/db/sql/policies.sql",
-        &new_ids(),
+        &policies.iter().map(|_| clock::new_id()).collect::<Vec<Uuid>>(),
         &uids,
         &numbers(&|policy| policy.max_concurrent_builds) as &[Option<i32>],
         &numbers(&|policy| policy.max_concurrent_per_project) as &[Option<i32>],

@@ -5,7 +5,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use image_factory_core::{
-    method::{Method, UnknownMethod},
     outcome::span,
     placement::{Placement, Wish, Worker},
     queue::{self, Assignment, Group, Head, Plan, Tenant},
@@ -15,7 +14,7 @@ use image_factory_core::{
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Error, Result, results, transitions, workers::BUILT_IN};
+use super::{Error, Result, builds, results, transitions, workers::BUILT_IN};
 use crate::failpoint;
 
 /// Claims every build that has room now. Any number of operators may call it at once: they take
@@ -142,7 +141,7 @@ async fn places(conn: &mut PgConnection) -> Result<Vec<Place>> {
                 tenant: row.tenant_id,
                 zone: row.zone,
                 labels: labels(row.labels),
-                methods: row.methods.iter().map(|name| method(name)).collect::<Result<_>>()?,
+                methods: row.methods.iter().map(|name| builds::method(name)).collect::<Result<_>>()?,
                 running: row.running,
                 limit: row.concurrent_builds_limit,
                 declared: row.declared,
@@ -193,7 +192,7 @@ async fn heads(conn: &mut PgConnection, room: i32) -> Result<(Vec<Tenant>, Vec<G
         }
         if last_group != Some(row.queue_group) {
             last_group = Some(row.queue_group);
-            let method = method(&row.build_method)?;
+            let method = builds::method(&row.build_method)?;
             if let Some(tenant) = tenants.last_mut() {
                 tenant.running_by_project.insert(row.project_id, row.project_running);
                 tenant.running_by_method.insert(method, row.method_running);
@@ -219,10 +218,6 @@ async fn heads(conn: &mut PgConnection, room: i32) -> Result<(Vec<Tenant>, Vec<G
         }
     }
     Ok((tenants, groups))
-}
-
-fn method(name: &str) -> Result<Method> {
-    name.parse().map_err(|error: UnknownMethod| Error::Row(error.to_string()))
 }
 
 fn placement(value: Option<serde_json::Value>) -> Result<Placement> {

@@ -9,9 +9,8 @@ use image_factory_core::{method::Method, worker_health::Health};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
-use uuid::Uuid;
 
-use super::{Error, Result, declared, queue::take_turn};
+use super::{Error, Result, builds, declared, queue::take_turn};
 use crate::{
     clock,
     crd::build_worker::{Toleration, WorkerState},
@@ -80,23 +79,13 @@ pub async fn declare(pool: &PgPool, workers: &[Declared], resource_version: i64)
     let tenants: Vec<&TenantName> = workers.iter().filter_map(|worker| worker.tenant.as_ref()).collect();
     let uids: Vec<String> = tenants.iter().map(|tenant| tenant.uid.clone()).collect();
     let names: Vec<String> = tenants.iter().map(|tenant| tenant.name.clone()).collect();
-    let new_ids: Vec<Uuid> = tenants.iter().map(|_| clock::new_id()).collect();
     let rows: Value = workers.iter().map(row).collect();
     let mut tx = pool.begin().await?;
     take_turn(&mut tx).await?;
     if !declared::is_newest(&mut tx, "workers", resource_version).await? {
         return Ok(false);
     }
-    sqlx::query!(
-        "insert into tenants (id, uid, name)
-         select * from unnest($1::uuid[], $2::text[], $3::text[])
-         on conflict on constraint tenants_uid_key do nothing",
-        &new_ids,
-        &uids,
-        &names
-    )
-    .execute(&mut *tx)
-    .await?;
+    builds::tenants(&mut tx, &uids, &names).await?;
     sqlx::query_file!("src/db/sql/workers.sql", rows).fetch_one(&mut *tx).await?;
     sqlx::query_file!("src/db/sql/worker_outages.sql").execute(&mut *tx).await?;
     tx.commit().await?;
