@@ -12,6 +12,7 @@ mod kaniko;
 mod lifecycle;
 mod packer;
 mod record;
+mod tail;
 
 use jiff::Timestamp;
 

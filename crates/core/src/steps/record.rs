@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{End, exit_code, instruction};
+use super::{End, exit_code, instruction, tail::Tail};
 
 /// Most steps of a build. Further ones are not recorded.
 pub(super) const STEPS: usize = 1_000;
@@ -16,8 +16,6 @@ const OUTPUT_BYTES: usize = 64 * 1024;
 const AT_ONCE: usize = 16;
 /// The most that its error lines may have.
 const ERROR_BYTES: usize = 8 * 1024;
-/// Stands where output was cut.
-const CUT: &str = "[… cut]\n";
 
 /// `build_steps.status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -367,79 +365,4 @@ fn without_what_is_known<'a>(error: &'a str, name: &str) -> &'a str {
 
 fn first_bytes(text: &str, bytes: usize) -> String {
     text[..text.floor_char_boundary(bytes)].to_owned()
-}
-
-/// The end of a text that is written line by line.
-#[derive(Clone, Debug)]
-struct Tail {
-    text: String,
-    bytes: usize,
-    cut: bool,
-}
-
-impl Tail {
-    fn new(bytes: usize) -> Self {
-        Self { text: String::new(), bytes, cut: false }
-    }
-
-    /// Keeps up to twice as much, so that a long output is not moved with every line.
-    fn line(&mut self, line: &str) {
-        self.text.push_str(line);
-        self.text.push('\n');
-        if self.text.len() > 2 * self.bytes {
-            self.cut_down();
-        }
-    }
-
-    fn cut_down(&mut self) {
-        if self.text.len() > self.bytes {
-            let from = self.text.ceil_char_boundary(self.text.len() - self.bytes);
-            self.text.drain(..from);
-            self.cut = true;
-        }
-    }
-
-    /// The last whole line.
-    fn last(&self) -> Option<&str> {
-        self.text.trim_end_matches('\n').rsplit('\n').next().filter(|line| !line.is_empty())
-    }
-
-    /// `None` where nothing was written. A line that was cut into is left out, unless it is all there is.
-    fn finish(mut self) -> Option<String> {
-        self.cut_down();
-        if self.text.ends_with('\n') {
-            self.text.pop();
-        }
-        if self.text.is_empty() {
-            return None;
-        }
-        if !self.cut {
-            return Some(self.text);
-        }
-        let whole = self.text.split_once('\n').map_or(self.text.as_str(), |(_, rest)| rest);
-        Some(format!("{CUT}{whole}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_long_output_the_end_is_kept_in_whole_lines_behind_a_mark() {
-        let mut tail = Tail::new(20);
-        for number in 1..=1_000 {
-            tail.line(&format!("line {number}"));
-            assert!(tail.text.len() <= 60);
-        }
-        assert_eq!(tail.finish().unwrap(), "[… cut]\nline 999\nline 1000");
-        let mut short = Tail::new(20);
-        short.line("a");
-        short.line("");
-        assert_eq!(short.finish().unwrap(), "a\n");
-        assert_eq!(Tail::new(20).finish(), None);
-        let mut one = Tail::new(4);
-        one.line(&"é".repeat(50));
-        assert_eq!(one.finish().unwrap(), "[… cut]\né", "one long line is cut at a character");
-    }
 }
