@@ -71,23 +71,24 @@ pub async fn run(context: Context, namespaces: Namespaces, home: String, stop: C
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut workers_known, mut nodes_known) = (false, false);
-    let (mut changed, mut beats) = (false, false);
+    let (mut changed, mut asks) = (false, Asks::default());
     let mut not_before = Instant::now();
-    let mut written = Vec::new();
+    let mut written = Written::default();
     stop.run_until_cancelled(async {
         loop {
             tokio::select! {
                 Some(watch) = events.next() => {
                     workers_known |= watch == Watch::Workers;
                     nodes_known |= watch == Watch::Nodes;
+                    asks.of_workers |= watch == Watch::Workers;
                     changed = true;
                 }
-                _ = beat.tick() => (changed, beats) = (true, true),
+                _ = beat.tick() => (changed, asks.beats) = (true, true),
                 // Before both lists are whole every worker would be deleted, or offline.
                 () = sleep_until(not_before), if changed && workers_known && nodes_known => {
-                    match round(&context, &seen, &mut written, beats).await {
+                    match round(&context, &seen, &mut written, asks).await {
                         Ok(()) => {
-                            (changed, beats) = (false, false);
+                            (changed, asks) = (false, Asks::default());
                             not_before = Instant::now() + PAUSE;
                         }
                         Err(error) => {
@@ -126,10 +127,32 @@ fn changes<K: 'static>(
     })
 }
 
-/// Writes what differs from what was `written`; with `beats` all of it.
-async fn round(context: &Context, seen: &Seen, written: &mut Vec<Declared>, beats: bool) -> Result<(), Error> {
+/// What a round is made for, beside nodes.
+#[derive(Clone, Copy, Default)]
+struct Asks {
+    /// A worker has changed.
+    of_workers: bool,
+    /// All is to be written.
+    beats: bool,
+}
+
+/// What was last written, and from which nodes.
+#[derive(Default)]
+struct Written {
+    nodes: Vec<worker_health::Node>,
+    declared: Vec<Declared>,
+}
+
+/// Writes what differs from what was `written`; with a beat all of it.
+async fn round(context: &Context, seen: &Seen, written: &mut Written, asks: Asks) -> Result<(), Error> {
+    let mut nodes: Vec<_> = seen.nodes.state().iter().map(|node| nodes::of(node)).collect();
+    // The store has no order.
+    nodes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    // Mostly a Node only says that it is there: of that no worker is another.
+    if nodes == written.nodes && !asks.of_workers && !asks.beats {
+        return Ok(());
+    }
     let (workers, version) = kube_ext::list_all::<BuildWorker>(&context.client).await?;
-    let nodes: Vec<_> = seen.nodes.state().iter().map(|node| nodes::of(node)).collect();
     let mut found = Vec::with_capacity(workers.len());
     for worker in &workers {
         if let Some(tenant) = tenant(context, seen, &worker.namespace().unwrap_or_default()).await? {
@@ -137,7 +160,8 @@ async fn round(context: &Context, seen: &Seen, written: &mut Vec<Declared>, beat
         }
     }
     let declared: Vec<Declared> = found.iter().map(|(_, declared)| declared.clone()).collect();
-    if *written == declared && !beats {
+    if written.declared == declared && !asks.beats {
+        written.nodes = nodes;
         return Ok(());
     }
     if !db::workers::declare(&context.pool, &declared, version).await? {
@@ -151,12 +175,12 @@ async fn round(context: &Context, seen: &Seen, written: &mut Vec<Declared>, beat
             continue;
         };
         // One that can't be told holds up no other, and is told with the next beat.
-        if let Err(error) = report::report(context, worker, state, beats).await {
+        if let Err(error) = report::report(context, worker, state, asks.beats).await {
             tracing::warn!(worker = name, %error, "a worker's status could not be written");
             context.metrics.failed("workers");
         }
     }
-    *written = declared;
+    *written = Written { nodes, declared };
     Ok(())
 }
 
