@@ -8,6 +8,11 @@ pub fn now() -> Timestamp {
     Timestamp::now()
 }
 
+/// The second a time is in: Kubernetes keeps no smaller ones.
+pub fn whole_second(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
 /// A version 7 id: rows made later sort later, which the partitions of build_logs rely on.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn new_id() -> Uuid {

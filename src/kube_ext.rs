@@ -1,10 +1,13 @@
-//! What several parts ask of the cluster in the same way: the Job of an attempt, its end, and the
-//! writing of a status.
+//! What several parts ask of the cluster in the same way: the Job of an attempt and those of all, the whole of
+//! a kind, which namespace has a name, the end of exactly one object, and the writing of a status.
 
 use std::fmt::Debug;
 
 use image_factory_core::{ids, labels};
-use k8s_openapi::api::{batch::v1::Job, core::v1::Namespace};
+use k8s_openapi::{
+    api::{batch::v1::Job, core::v1::Namespace},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
@@ -58,8 +61,16 @@ pub async fn uid_of_namespace(
     if let Some(known) = known.get(&ObjectRef::new(name)) {
         return Ok(known.uid());
     }
-    let live = Api::<Namespace>::all(client.clone()).get_metadata_opt(name).await?;
-    Ok(live.and_then(|namespace| namespace.uid()))
+    live_uid_of_namespace(client, name).await
+}
+
+/// The same, as it is now.
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn live_uid_of_namespace(client: &Client, name: &str) -> Result<Option<String>, kube::Error> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    Ok(namespaces.get_metadata_opt(name).await?.and_then(|namespace| namespace.uid()))
 }
 
 /// Deletes exactly this Job, once: one that is gone, or on its way, is left alone. The Job is gone
@@ -72,14 +83,26 @@ pub async fn delete_job(client: &Client, job: &Job) -> Result<(), kube::Error> {
         return Ok(());
     }
     let api: Api<Job> = Api::namespaced(client.clone(), &job.namespace().unwrap_or_default());
-    let exactly_this = Preconditions { uid: job.uid(), resource_version: None };
-    match api.delete(&job.name_any(), &DeleteParams::background().preconditions(exactly_this)).await {
-        Ok(_) => tracing::info!(job = job.name_any(), "the Job was deleted"),
-        // Gone, or another's by now.
-        Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => {}
-        Err(error) => return Err(error),
+    if delete_exactly(&api, &job.metadata, DeleteParams::background()).await? {
+        tracing::info!(job = job.name_any(), "the Job was deleted");
     }
     Ok(())
+}
+
+/// Deletes the object that has this very UID. `false`: it is gone, or its name another's by now.
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn delete_exactly<K>(api: &Api<K>, object: &ObjectMeta, how: DeleteParams) -> Result<bool, kube::Error>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let exactly_this = Preconditions { uid: object.uid.clone(), resource_version: None };
+    match api.delete(object.name.as_deref().unwrap_or_default(), &how.preconditions(exactly_this)).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes `status` the object's status, all of it. `false`: the object is gone.

@@ -10,7 +10,10 @@ pub mod shutdown;
 use std::sync::Arc;
 
 use image_factory_core::patience::Patience;
-use kube::{Client, runtime::events::Recorder};
+use kube::{
+    Client, Resource,
+    runtime::events::{Event, Recorder},
+};
 use sqlx::PgPool;
 use tokio::sync::broadcast;
 use uuid::Uuid;
@@ -41,6 +44,17 @@ impl Context {
     /// Nobody need listen.
     pub fn has_stored(&self, build: Uuid) {
         let _ = self.stored.send(build);
+    }
+
+    /// Publishes an Event about an object. It is a courtesy: the status says the same, and a second try of the
+    /// whole would find that written and say nothing. So a failure is said and counted, and goes no further.
+    pub async fn publish(&self, object: &impl Resource<DynamicType = ()>, event: &Event) {
+        let about = object.object_ref(&());
+        if let Err(error) = self.recorder.publish(event, &about).await {
+            let (kind, name) = (about.kind, about.name);
+            tracing::warn!(kind, name, event.reason = event.reason, %error, "an Event could not be published");
+            self.metrics.failed("events");
+        }
     }
 
     /// A client for one watch. A watch is asked for anew every five minutes at the latest, also where

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{Error, reading};
 use crate::{
+    clock,
     db::{
         launches::Followed,
         logs::{self, Cursor, Line},
@@ -93,19 +94,23 @@ impl<'a> Log<'a> {
         self.cursors.iter().find(|cursor| cursor.container == container)
     }
 
+    fn cursor_or_first(&self, container: &str) -> Cursor {
+        self.cursor(container)
+            .cloned()
+            .unwrap_or_else(|| Cursor { container: container.to_owned(), ..Cursor::default() })
+    }
+
     /// Reads the container's log from the cursor to the end of the stream, and stores it. With
     /// `follow` the stream ends when the container does (or the connection).
     pub async fn read(&mut self, pods: &Api<Pod>, pod: &str, container: &str, follow: bool) -> Result<(), Error> {
-        let mut cursor = self
-            .cursor(container)
-            .cloned()
-            .unwrap_or_else(|| Cursor { container: container.to_owned(), ..Cursor::default() });
+        let mut cursor = self.cursor_or_first(container);
         let params = LogParams {
             container: Some(container.to_owned()),
             follow,
             timestamps: true,
-            // What was stored of this second comes again and is skipped.
-            since_time: cursor.last_timestamp.map(whole_second),
+            // The client rounds to the nearest second, which can be after lines not yet stored. What was stored of
+            // this one comes again and is skipped.
+            since_time: cursor.last_timestamp.map(clock::whole_second),
             ..LogParams::default()
         };
         let stream = std::pin::pin!(pods.log_stream(pod, &params).await?);
@@ -178,10 +183,7 @@ impl<'a> Log<'a> {
     /// The same, with a row of our own that says what is missing.
     pub async fn conclude(&mut self, container: &str, missing: Option<Line>) -> Result<(), Error> {
         let lines: Vec<Line> = missing.into_iter().collect();
-        let mut cursor = self
-            .cursor(container)
-            .cloned()
-            .unwrap_or_else(|| Cursor { container: container.to_owned(), ..Cursor::default() });
+        let mut cursor = self.cursor_or_first(container);
         cursor.finished = true;
         cursor.line_number = self.last_line + i64::try_from(lines.len()).unwrap_or(0);
         self.append(&lines, &cursor).await
@@ -209,11 +211,6 @@ fn bytes(text: &str) -> i64 {
     i64::try_from(text.len() + 1).unwrap_or(i64::MAX)
 }
 
-/// The second a time is in. The client rounds to the nearest, which can be after lines not yet stored.
-fn whole_second(at: jiff::Timestamp) -> jiff::Timestamp {
-    jiff::Timestamp::from_second(at.as_second()).unwrap_or(at)
-}
-
 #[cfg(test)]
 mod tests {
     use image_factory_core::loglevel::Level;
@@ -231,7 +228,7 @@ mod tests {
             ("2026-11-24T10:00:00.499999Z", "2026-11-24T10:00:00Z"),
             ("2026-11-24T10:00:01Z", "2026-11-24T10:00:01Z"),
         ] {
-            assert_eq!(whole_second(stored.parse().unwrap()).to_string(), begins);
+            assert_eq!(clock::whole_second(stored.parse().unwrap()).to_string(), begins);
         }
     }
 

@@ -6,11 +6,11 @@ use futures::TryStreamExt;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, PostParams, Preconditions, WatchEvent, WatchParams},
+    api::{DeleteParams, PostParams, WatchEvent, WatchParams},
 };
 
 use super::launch::{Launched, refusal};
-use crate::{failpoint, jobs::managed};
+use crate::{failpoint, jobs::managed, kube_ext};
 
 /// How long the API server tells of the past: what it remembers it tells at once.
 const HISTORY_SECONDS: u32 = 1;
@@ -57,7 +57,7 @@ pub async fn create(client: &Client, job: Job, found: bool) -> Result<Launched, 
         Err(error) => {
             let refused = refusal(error)?;
             // The attempt waits or ends without a Job.
-            crate::kube_ext::delete_job(client, &job).await?;
+            kube_ext::delete_job(client, &job).await?;
             Ok(refused)
         }
     }
@@ -74,12 +74,7 @@ pub async fn look(client: &Client, job: &Job) -> Result<Found, kube::Error> {
         }
         Some(pod) => {
             tracing::warn!(pod = pod.name_any(), "a Pod has the name of a build's and is not its Job's; it is deleted");
-            let exactly_this = Preconditions { uid: pod.uid(), resource_version: None };
-            match api.delete(&pod.name_any(), &DeleteParams::default().preconditions(exactly_this)).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => {}
-                Err(error) => return Err(error),
-            }
+            kube_ext::delete_exactly(&api, &pod.metadata, DeleteParams::default()).await?;
             Ok(Found::InTheWay)
         }
     }

@@ -19,13 +19,13 @@ use axum::{
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec, UserInfo},
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
-    core::v1::Namespace,
 };
 use kube::{Api, Client, api::PostParams};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{Served, refusal::Refusal};
+use crate::kube_ext;
 
 /// For whom tokens can be made that are of no use anywhere else. One made for the API server counts too.
 pub const AUDIENCE: &str = "image-factory";
@@ -226,20 +226,15 @@ impl Access {
         };
         let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        let before = self.uid(&right.namespace).await?;
+        let before = kube_ext::live_uid_of_namespace(&self.client, &right.namespace).await?;
         let status = reviews.create(&PostParams::default(), &review).await?.status.unwrap_or_default();
         if !status.allowed {
             return Ok(Answer::NotAllowed);
         }
         // The right is one in this very namespace, and not in one of the same name before or after it.
-        let after = self.uid(&right.namespace).await?;
+        let after = kube_ext::live_uid_of_namespace(&self.client, &right.namespace).await?;
         let same = if before == after { after } else { None };
         Ok(same.map_or(Answer::NoNamespace, Answer::Tenant))
-    }
-
-    async fn uid(&self, namespace: &str) -> Result<Option<String>, kube::Error> {
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        Ok(namespaces.get_metadata_opt(namespace).await?.and_then(|found| found.metadata.uid))
     }
 }
 

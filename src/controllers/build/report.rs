@@ -7,7 +7,7 @@ use image_factory_core::{conditions, ids, status::Status};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
-    Resource, ResourceExt,
+    ResourceExt,
     runtime::events::{Event, EventType},
 };
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ use super::{
     watched::{Guarded, Watched},
 };
 use crate::{
+    clock,
     crd::{
         Build, BuildStatus,
         build_status::{FailureStatus, ImageStatus, Phase, QueueStatus, StepStatus},
@@ -41,11 +42,11 @@ const NOTE_BYTES: usize = 1_024;
 /// Patches the status and publishes an Event, each only where something has changed.
 pub async fn report(context: &Context, pace: &Pace, build: &Watched, newest: Option<&Newest>) -> Result<(), Error> {
     let Some(status) = status(build, newest) else { return Ok(()) };
-    let before = build.told.as_ref();
-    if before.is_some_and(|before| before.says(&status)) {
+    let (before, now) = (build.told.as_ref(), Told::of(&status));
+    if before.is_some_and(|before| before.says(&now)) {
         return Ok(());
     }
-    if before.is_some_and(|before| before.says_but_for_steps(&status)) && !pace.allows(build, Instant::now()) {
+    if before.is_some_and(|before| before.says_but_for_steps(&now)) && !pace.allows(build, Instant::now()) {
         return Ok(());
     }
     failpoint::request("report.before-patch")?;
@@ -56,7 +57,7 @@ pub async fn report(context: &Context, pace: &Pace, build: &Watched, newest: Opt
     }
     failpoint::request("report.after-patch")?;
     if let Some(event) = newest.filter(|newest| is_news(before, newest)).and_then(event) {
-        publish(context, build, &event).await;
+        context.publish(build, &event).await;
     }
     Ok(())
 }
@@ -78,17 +79,7 @@ pub async fn unreadable(context: &Context, build: &Guarded, error: &str) {
         action: "Build".to_owned(),
         secondary: None,
     };
-    publish(context, build, &event).await;
-}
-
-/// An Event is a courtesy: the status is written by now, and a second try of the whole would find it
-/// so and say nothing.
-async fn publish(context: &Context, object: &impl Resource<DynamicType = ()>, event: &Event) {
-    if let Err(error) = context.recorder.publish(event, &object.object_ref(&())).await {
-        let name = object.meta().name.as_deref();
-        tracing::warn!(build.name = name, event.reason = event.reason, %error, "an Event could not be published");
-        context.metrics.failed("events");
-    }
+    context.publish(build, &event).await;
 }
 
 /// The status of a Build whose newest attempt is this; `None` until there is something to say.
@@ -202,8 +193,8 @@ fn stamped(condition: conditions::Condition, since: Timestamp, generation: Optio
         status: condition.status.to_owned(),
         reason: condition.reason,
         message: shortened(&condition.message, MESSAGE_BYTES),
-        // Kubernetes keeps whole seconds.
-        last_transition_time: Time(Timestamp::from_second(since.as_second()).unwrap_or(since)),
+        // As Kubernetes keeps times.
+        last_transition_time: Time(clock::whole_second(since)),
         observed_generation: generation,
     }
 }

@@ -55,8 +55,7 @@ impl Told {
 
     /// Whether it says the same already, as far as that is worth a write: builds move in the queue all the
     /// time, and are looked at every few seconds.
-    pub fn says(&self, status: &BuildStatus) -> bool {
-        let now = Self::of(status);
+    pub fn says(&self, now: &Self) -> bool {
         if self.whole == now.whole {
             return true;
         }
@@ -82,8 +81,8 @@ impl Told {
     }
 
     /// Whether it says the same but for how far the build has come.
-    pub fn says_but_for_steps(&self, status: &BuildStatus) -> bool {
-        self.but_for_steps == Self::of(status).but_for_steps
+    pub const fn says_but_for_steps(&self, now: &Self) -> bool {
+        self.but_for_steps == now.but_for_steps
     }
 
     /// Whether it is about this attempt, wherever that stands.

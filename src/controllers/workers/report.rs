@@ -3,14 +3,15 @@
 //! a kubelet tells its node's.
 
 use image_factory_core::conditions;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
-    Resource, ResourceExt,
+    ResourceExt,
     runtime::events::{Event, EventType},
 };
 
 use crate::{
+    clock,
     config::Images,
     crd::{
         BuildWorker,
@@ -43,12 +44,8 @@ pub async fn report(
         // Deleted meanwhile.
         return Ok(());
     }
-    if let Some(event) = event(before.and_then(|before| before.state), state)
-        && let Err(error) = context.recorder.publish(&event, &worker.object_ref(&())).await
-    {
-        // A courtesy: the status says it too.
-        tracing::warn!(worker = worker.name_any(), event.reason = event.reason, %error, "an Event could not be published");
-        context.metrics.failed("events");
+    if let Some(event) = event(before.and_then(|before| before.state), state) {
+        context.publish(worker, &event).await;
     }
     Ok(())
 }
@@ -77,7 +74,7 @@ fn status(worker: &BuildWorker, state: &State, images: &Images) -> BuildWorkerSt
         status: status.to_owned(),
         reason: reason.to_owned(),
         message,
-        last_transition_time: Time(whole_seconds(state.since)),
+        last_transition_time: Time(clock::whole_second(state.since)),
         observed_generation: worker.metadata.generation,
     };
     let conditions = if let Some(why) = nothing_to_run(worker, images) {
@@ -91,7 +88,7 @@ fn status(worker: &BuildWorker, state: &State, images: &Images) -> BuildWorkerSt
         observed_generation: worker.metadata.generation,
         state: Some(state.state),
         current_builds: Some(state.running),
-        last_heartbeat: state.last_heartbeat.map(whole_seconds),
+        last_heartbeat: state.last_heartbeat.map(clock::whole_second),
         uptime_percent: state.uptime_percent,
         conditions,
     }
@@ -131,13 +128,9 @@ fn event(before: Option<WorkerState>, state: &State) -> Option<Event> {
     Some(Event { type_, reason: reason.to_owned(), note: Some(note), action: "WatchNodes".to_owned(), secondary: None })
 }
 
-/// As Kubernetes keeps times.
-fn whole_seconds(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use serde_json::{Value, json};
 
     use super::*;

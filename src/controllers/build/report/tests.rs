@@ -86,13 +86,13 @@ fn a_move_in_the_queue_is_told_near_its_head_only_and_another_reason_always() {
         (queued(3, "TenantLimit"), queued(2, "TenantLimit"), false),
         (queued(40, "TenantLimit"), queued(40, "WorkersBusy"), false),
     ] {
-        assert_eq!(Told::of(&before).says(&now), told, "{before:?} {now:?}");
+        assert_eq!(Told::of(&before).says(&Told::of(&now)), told, "{before:?} {now:?}");
     }
     let newer = BuildStatus { observed_generation: Some(4), ..queued(40, "TenantLimit") };
-    assert!(!Told::of(&queued(41, "TenantLimit")).says(&newer), "the generation is another");
+    assert!(!Told::of(&queued(41, "TenantLimit")).says(&Told::of(&newer)), "the generation is another");
     let mut reworded = queued(3, "TenantLimit");
     reworded.queue.as_mut().unwrap().message = Some("other words".to_owned());
-    assert!(Told::of(&queued(3, "TenantLimit")).says(&reworded));
+    assert!(Told::of(&queued(3, "TenantLimit")).says(&Told::of(&reworded)));
 }
 
 #[test]
