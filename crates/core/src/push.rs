@@ -17,12 +17,19 @@ pub fn milliseconds(method: Method, report: &AgentReport, lines: &[String]) -> O
     }
 }
 
-/// `#12 pushing layers 0.3s done`, `#12 pushing manifest for … 0.0s done`.
+/// `#12 pushing layers 0.3s done`, `#12 pushing manifest for … done`. `BuildKit` prints no time below
+/// 10 milliseconds (moby/buildkit, util/progress/progressui/printer.go), which counts as none.
 fn buildkit_push(line: &str) -> Option<i64> {
     let (vertex, text) = line.strip_prefix('#')?.split_once(' ')?;
     vertex.parse::<u32>().ok()?;
-    let (_, took) = text.strip_prefix("pushing ")?.strip_suffix("s done")?.rsplit_once(' ')?;
-    let (seconds, fraction) = took.split_once('.')?;
+    let pushed = text.strip_prefix("pushing ")?.strip_suffix(" done")?;
+    let took = pushed.rsplit_once(' ').and_then(|(_, took)| milliseconds_of(took.strip_suffix('s')?));
+    Some(took.unwrap_or(0))
+}
+
+/// The milliseconds of `1.05` seconds.
+fn milliseconds_of(seconds: &str) -> Option<i64> {
+    let (seconds, fraction) = seconds.split_once('.')?;
     let fraction: String = fraction.chars().chain("000".chars()).take(3).collect();
     Some(seconds.parse::<i64>().ok()? * 1000 + fraction.parse::<i64>().ok()?)
 }
@@ -46,6 +53,8 @@ mod tests {
         .to_vec();
         assert_eq!(milliseconds(Method::Buildx, &AgentReport::default(), &lines), Some(1250));
         assert_eq!(milliseconds(Method::Buildx, &AgentReport::default(), &[]), None);
+        let quick = ["#11 pushing layers done", "#11 pushing manifest for registry.test/a/b:1@sha256:00 done"];
+        assert_eq!(milliseconds(Method::Buildx, &AgentReport::default(), &quick.map(str::to_owned)), Some(0));
     }
 
     #[test]
