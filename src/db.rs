@@ -9,6 +9,7 @@ mod declared;
 mod images;
 pub mod launches;
 pub mod logs;
+mod origins;
 pub mod policies;
 pub mod queue;
 pub mod results;

@@ -9,7 +9,7 @@ use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
 pub use self::newest::{Newest, PushedImage, QueuePlace, Steps, newest, newest_of};
-use super::{Error, Result, transitions};
+use super::{Error, Result, origins, transitions};
 use crate::{clock, failpoint};
 
 /// The custom resource an attempt belongs to.
@@ -38,6 +38,8 @@ pub struct NewAttempt {
     pub placement: Option<Placement>,
     pub config: NewConfig,
     pub trigger: Trigger,
+    /// The slot or delivery the Build says that it was made for; if that is true, it is the trigger.
+    pub origin: Option<Uuid>,
     /// A spec that is refused has its row too: null → queued → failed at once.
     pub refused: Option<(Reason, String)>,
 }
@@ -68,7 +70,8 @@ pub struct NewConfig {
 /// `build_triggers`.
 #[derive(Clone, Debug)]
 pub struct Trigger {
-    pub kind: &'static str,
+    /// manual, webhook, schedule or git_event.
+    pub kind: String,
     pub source: String,
     /// Who did it, where the cluster can tell.
     pub user: Option<String>,
@@ -161,15 +164,20 @@ async fn insert(conn: &mut PgConnection, id: Uuid, new: &NewAttempt) -> Result<(
     .execute(&mut *conn)
     .await?;
     insert_config(conn, id, &new.config).await?;
+    let claimed = match new.origin {
+        Some(origin) => origins::claim(conn, id, origin, tenant, &new.resource.name).await?,
+        None => None,
+    };
+    let trigger = claimed.as_ref().unwrap_or(&new.trigger);
     sqlx::query_file!(
         "src/db/sql/first_rows.sql",
         id,
         clock::new_id(),
-        new.trigger.kind,
-        new.trigger.source,
+        trigger.kind,
+        trigger.source,
         user,
         clock::new_id(),
-        format!("run {} was made: {} ({})", new.run, new.trigger.kind, new.trigger.source)
+        format!("run {} was made: {} ({})", new.run, trigger.kind, trigger.source)
     )
     .fetch_one(&mut *conn)
     .await?;

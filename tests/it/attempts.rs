@@ -56,7 +56,8 @@ pub fn attempt(tenant: &str, name: &str) -> NewAttempt {
             secrets: json!([]),
             spec: json!({}),
         },
-        trigger: Trigger { kind: "manual", source: "brush".to_owned(), user: None },
+        trigger: Trigger { kind: "manual".to_owned(), source: "brush".to_owned(), user: None },
+        origin: None,
         refused: None,
     }
 }

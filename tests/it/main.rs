@@ -12,6 +12,7 @@ mod git;
 mod images;
 mod jobs;
 mod log_lines;
+mod origins;
 mod reconcile;
 mod retention;
 mod retries;

@@ -1,4 +1,5 @@
-//! Labels of a Job and its Pod: how the operator finds an attempt's own, and people theirs.
+//! Labels and annotations: how the operator finds an attempt's own Job and Pod, which rows a Build was made
+//! for, and how people find theirs.
 
 /// The attempt: `builds.id`.
 pub const BUILD_ID: &str = "imagefactory.dev/build-id";
@@ -6,4 +7,10 @@ pub const BUILD: &str = "imagefactory.dev/build";
 pub const PROJECT: &str = "imagefactory.dev/project";
 pub const METHOD: &str = "imagefactory.dev/method";
 pub const WORKER: &str = "imagefactory.dev/worker";
+/// Label of a Build made by a BuildSchedule: the schedule's name.
+pub const SCHEDULE: &str = "imagefactory.dev/schedule";
+/// Label of a Build made by a WebhookConfig: the configuration's name.
+pub const WEBHOOK: &str = "imagefactory.dev/webhook";
+/// Annotation of a Build that was made for a slot or a delivery: the row's id.
+pub const ORIGIN: &str = "imagefactory.dev/origin";
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

@@ -1,0 +1,20 @@
+-- Why a Build was made, where it was made for this row and by nobody else: its first attempt takes the row.
+with slot as (
+    update schedule_slots s
+    set build_id = $1
+    from build_schedules c
+    where s.id = $2 and s.tenant_id = $3 and s.build_name = $4 and s.build_id is null and c.id = s.schedule_id
+    returning 'schedule' as kind,
+        c.schedule_name || ' ' || to_char(s.slot at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as source
+),
+delivery as (
+    update webhook_deliveries d
+    set build_id = $1
+    from webhook_configs c
+    where d.id = $2 and d.tenant_id = $3 and d.build_name = $4 and d.build_id is null and d.direction = 'inbound'
+        and c.id = d.webhook_config_id
+    returning 'webhook' as kind, c.webhook_name || ' ' || d.delivery_id as source
+)
+select kind as "kind!", source as "source!" from slot
+union all
+select kind, source from delivery
