@@ -86,6 +86,7 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
         health: Health::default(),
         patience: Patience::default(),
         stored: tokio::sync::broadcast::channel(1).0,
+        followed: std::sync::Arc::default(),
         log_bytes: u64::MAX,
     };
     let file = std::env::temp_dir().join(format!("image-factory-bench-{}", std::process::id()));

@@ -17,6 +17,7 @@ pub mod rollup;
 mod runs;
 pub mod settings;
 pub mod steps;
+pub mod together;
 pub mod transitions;
 pub mod verify;
 pub mod workers;

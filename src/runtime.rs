@@ -18,7 +18,10 @@ use sqlx::PgPool;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use crate::jobs;
+use crate::{
+    db::{launches::Followed, together::Together},
+    jobs,
+};
 
 /// Cheap to clone: everything inside is shared.
 #[derive(Clone)]
@@ -30,6 +33,8 @@ pub struct Context {
     pub pool: PgPool,
     pub recorder: Recorder,
     pub jobs: Arc<jobs::Settings>,
+    /// Attempts that followers begin with.
+    pub followed: Arc<Together<Uuid, Followed>>,
     pub metrics: metrics::Metrics,
     pub health: health::Health,
     /// Attempts of which this process has just stored more log, or the end: their viewers look at once.

@@ -88,6 +88,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         health: Health::default(),
         stored: broadcast::channel(STORED).0,
         patience: Patience { start: config.image_pull_deadline, unschedulable: config.unschedulable_deadline },
+        followed: std::sync::Arc::default(),
         log_bytes: config.log_bytes,
     };
 

@@ -83,7 +83,9 @@ async fn follow<'a>(
     seen: watch::Receiver<Seen>,
     kept: Option<Log<'a>>,
 ) -> Result<(), Interrupted<Log<'a>>> {
-    let attempt = match launches::followed(&context.pool, build).await {
+    let pool = &context.pool;
+    let read = context.followed.read(&build, async |builds| launches::followed_of(pool, &builds).await);
+    let attempt = match read.await {
         Ok(Some(attempt)) => attempt,
         // One without a row is not one of ours.
         Ok(None) => return Ok(()),

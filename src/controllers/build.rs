@@ -6,7 +6,6 @@
 pub mod apply;
 pub mod deleted;
 pub mod load;
-pub mod newest;
 pub mod pace;
 pub mod plan;
 pub mod queue;
@@ -34,14 +33,17 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    newest::Newests,
     pace::Pace,
     plan::{Desired, Plan},
     set_aside::SetAside,
     watched::{Guarded, Watched},
 };
 use crate::{
-    db,
+    db::{
+        self,
+        builds::{self, Newest},
+        together::Together,
+    },
     runtime::{Context, health::Watch},
 };
 
@@ -52,13 +54,13 @@ const RETRY: Duration = Duration::from_secs(5);
 pub struct Controlled {
     pub context: Context,
     pub set_aside: SetAside,
-    pub newests: Newests,
+    newests: Together<String, Newest>,
     pub pace: Pace,
 }
 
 impl Controlled {
     pub fn new(context: Context) -> Self {
-        Self { context, set_aside: SetAside::default(), newests: Newests::default(), pace: Pace::default() }
+        Self { context, set_aside: SetAside::default(), newests: Together::default(), pace: Pace::default() }
     }
 }
 
@@ -128,7 +130,7 @@ pub async fn reconcile(build: Arc<Guarded>, controlled: Arc<Controlled>) -> Resu
 }
 
 async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Action, Error> {
-    let Controlled { context, pace, .. } = controlled;
+    let Controlled { context, newests, pace, .. } = controlled;
     let watched = match &build.0 {
         Ok(watched) => watched,
         Err(error) => {
@@ -137,7 +139,9 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
             return Ok(Action::await_change());
         }
     };
-    let newest = controlled.newests.read(&context.pool, &watched.uid().unwrap_or_default()).await?;
+    let pool = &context.pool;
+    let uid = watched.uid().unwrap_or_default();
+    let newest = newests.read(&uid, async |uids| builds::newest_of(pool, &uids).await).await?;
     let newest = if plan::plan(&watched.desired, newest.as_ref()) == Plan::Nothing {
         report::report(context, pace, watched, newest.as_ref()).await?;
         newest
@@ -149,7 +153,7 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
         let refused =
             text::refusal(&live.build)?.or_else(|| validate::refusal(&live.build.spec, &live.namespace, &context.jobs));
         let plan = plan::plan(&Desired::of(&live.build)?, newest.as_ref());
-        let newest = apply::apply(&context.pool, &live, newest, plan, refused).await?;
+        let newest = apply::apply(pool, &live, newest, plan, refused).await?;
         report::report(context, pace, &Watched::try_from(live.build)?, newest.as_ref()).await?;
         newest
     };

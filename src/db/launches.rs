@@ -1,7 +1,10 @@
 //! Running attempts as the dispatcher and the collector see them: what to launch, what to stop,
 //! what to follow.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use image_factory_core::{method::Method, outcome::Stop, patience::Wait, reason::Reason, status::Status};
 use k8s_openapi::api::core::v1::Toleration;
@@ -229,23 +232,32 @@ pub struct Followed {
 /// # Errors
 /// When the query fails.
 pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
+    Ok(followed_of(pool, &[build]).await?.remove(&build))
+}
+
+/// Those of these attempts that there are, whatever their status.
+///
+/// # Errors
+/// When the query fails.
+pub async fn followed_of(pool: &PgPool, ids: &[Uuid]) -> Result<HashMap<Uuid, Followed>> {
     let rows = sqlx::query!(
-        "select b.status, b.resource_namespace, b.resource_name, b.build_method,
+        "select b.id as \"id!\", b.status as \"status!\", b.resource_namespace as \"resource_namespace!\",
+                b.resource_name as \"resource_name!\", b.build_method as \"build_method!\",
                 b.pod_waiting_reason is not null as \"pod_waits!\",
                 c.container as \"container?\", c.last_timestamp as \"last_timestamp?\",
                 c.lines_at_timestamp as \"lines_at_timestamp?\", c.line_number as \"line_number?\",
                 c.finished as \"finished?\", c.bytes as \"bytes?\", c.capped as \"capped?\"
          from builds b
          left join build_log_cursors c on c.build_id = b.id
-         where b.id = $1",
-        build
+         where b.id = any($1)",
+        ids
     )
     .fetch_all(pool)
     .await?;
-    let mut attempt: Option<Followed> = None;
+    let mut attempts: HashMap<Uuid, Followed> = HashMap::new();
     for row in rows {
-        let attempt = attempt.get_or_insert(Followed {
-            id: build,
+        let attempt = attempts.entry(row.id).or_insert(Followed {
+            id: row.id,
             status: builds::status(&row.status)?,
             namespace: row.resource_namespace,
             name: row.resource_name,
@@ -263,7 +275,7 @@ pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
             capped: row.capped.unwrap_or_default(),
         }));
     }
-    Ok(attempt)
+    Ok(attempts)
 }
 
 /// What an attempt's end is decided with, read when it ends: a cancellation may have come meanwhile.

@@ -97,6 +97,7 @@ fn server() -> (Router, Questions, Health) {
         health: Health::default(),
         patience: Patience::default(),
         stored: broadcast::channel(1).0,
+        followed: std::sync::Arc::default(),
         log_bytes: 0,
     };
     let health = context.health.clone();

@@ -106,6 +106,7 @@ impl Api {
             health: Health::default(),
             patience: Patience::default(),
             stored: broadcast::channel(16).0,
+            followed: std::sync::Arc::default(),
             log_bytes: 0,
         };
         Self { router: router(context.clone(), CancellationToken::new()), context, namespaces }

@@ -100,6 +100,7 @@ impl Cluster {
             health: Health::default(),
             stored: tokio::sync::broadcast::channel(16).0,
             patience: Patience::default(),
+            followed: std::sync::Arc::default(),
             log_bytes: 1_000,
         }
     }

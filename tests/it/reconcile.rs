@@ -46,6 +46,7 @@ impl Fixture {
             health: Health::default(),
             stored: tokio::sync::broadcast::channel(1).0,
             patience: Patience::default(),
+            followed: std::sync::Arc::default(),
             log_bytes: 0,
         };
         let controlled = Arc::new(Controlled::new(context));
