@@ -26,6 +26,8 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest of them. A try that lasted longer has worked, and the pauses begin anew.
 const LONGEST: Duration = Duration::from_secs(30);
+/// How long a Pod that has not begun waits for others. The first container takes longer than this to start.
+const GATHER: Duration = Duration::from_millis(400);
 /// A Pod whose follower has panicked this often is set aside.
 const PANICS: u32 = 3;
 /// What `inspect` prints at most, with room to spare (see `Inspection::encode`).
@@ -83,6 +85,7 @@ async fn follow<'a>(
     seen: watch::Receiver<Seen>,
     kept: Option<Log<'a>>,
 ) -> Result<(), Interrupted<Log<'a>>> {
+    gather(seen.clone()).await;
     let pool = &context.pool;
     let read = context.followed.read(&build, async |builds| launches::followed_of(pool, &builds).await);
     let attempt = match read.await {
@@ -168,6 +171,11 @@ async fn collect(
     };
     let source = pod::source(&seen.borrow().pod);
     finish::finish(context, build, &ending, inspection.as_deref(), source.as_ref(), log.steps()).await
+}
+
+/// Lets a Pod that has not begun wait a moment, so that the attempts of a burst are read together.
+async fn gather(mut seen: watch::Receiver<Seen>) {
+    let _ = tokio::time::timeout(GATHER, started(&mut seen, PREPARE_CONTAINER)).await;
 }
 
 /// Waits for a container to run or end; `false` when the Pod ends without it.

@@ -39,6 +39,7 @@ use self::{
     watched::{Guarded, Watched},
 };
 use crate::{
+    clock,
     db::{
         self,
         builds::{self, Newest},
@@ -160,7 +161,7 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
     // A change of the rows wakes this; the timer is for the message that was lost, and for the steps, of whose moves
     // nobody tells. What waits is woken by looks at the queue.
     Ok(match newest.map(|newest| newest.status) {
-        Some(Status::InProgress) => Action::requeue(pace::EVERY),
+        Some(Status::InProgress) => Action::requeue(pace::until_the_next_look(clock::now())),
         Some(Status::Queued | Status::Success | Status::Failed | Status::Cancelled) | None => Action::await_change(),
     })
 }

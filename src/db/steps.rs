@@ -14,7 +14,8 @@ use crate::clock;
 #[derive(Clone, Debug, Default)]
 pub struct Recorded {
     changed: Vec<Change>,
-    total: i32,
+    /// Steps known so far; `None`: as many as before.
+    total: Option<i32>,
     layers: Vec<Layer>,
 }
 
@@ -33,7 +34,7 @@ impl Recorded {
         if changed.is_empty() {
             return Self::default();
         }
-        Self { changed, total: i32::try_from(steps.progress().total).unwrap_or(i32::MAX), ..Self::default() }
+        Self { changed, total: i32::try_from(steps.progress().total).ok(), ..Self::default() }
     }
 
     /// With the layers that the steps made.
@@ -51,33 +52,8 @@ impl Recorded {
 
 /// Stores it, in the transaction of `conn`. Nothing is asked of Postgres where nothing changed.
 pub(super) async fn record(conn: &mut PgConnection, build: Uuid, recorded: &Recorded) -> Result<()> {
-    record_changes(conn, build, recorded).await?;
-    record_layers(conn, build, &recorded.layers).await
-}
-
-async fn record_layers(conn: &mut PgConnection, build: Uuid, layers: &[Layer]) -> Result<()> {
-    if layers.is_empty() {
-        return Ok(());
-    }
-    let digests: Vec<String> = layers.iter().map(|layer| layer.digest.clone()).collect();
-    sqlx::query!(
-        "update build_steps
-         set layer_digest = made.digest, layer_size_bytes = made.size_bytes
-         from unnest($2::int[], $3::text[], $4::bigint[]) as made (step_number, digest, size_bytes)
-         where build_steps.build_id = $1 and build_steps.step_number = made.step_number",
-        build,
-        &layers.iter().map(|layer| layer.step).collect::<Vec<_>>(),
-        &digests,
-        &layers.iter().map(|layer| layer.size_bytes).collect::<Vec<_>>()
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-async fn record_changes(conn: &mut PgConnection, build: Uuid, recorded: &Recorded) -> Result<()> {
-    let steps = &recorded.changed;
-    if steps.is_empty() {
+    let Recorded { changed: steps, total, layers } = recorded;
+    if steps.is_empty() && layers.is_empty() {
         return Ok(());
     }
     let text = |value: fn(&Change) -> Option<String>| column(steps, value);
@@ -95,13 +71,16 @@ async fn record_changes(conn: &mut PgConnection, build: Uuid, recorded: &Recorde
         &text(|step| step.error.as_ref().map(|error| error.message.clone())) as &[Option<String>],
         &text(|step| step.error.as_ref().and_then(|error| error.code.clone())) as &[Option<String>],
         &column(steps, |step| step.duration_seconds) as &[Option<i32>],
-        recorded.total
+        *total,
+        &column(layers, |layer| layer.step),
+        &column(layers, |layer| layer.digest.clone()),
+        &column(layers, |layer| layer.size_bytes)
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-fn column<T>(steps: &[Change], value: impl Fn(&Change) -> T) -> Vec<T> {
-    steps.iter().map(value).collect()
+fn column<R, T>(rows: &[R], value: impl Fn(&R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
 }

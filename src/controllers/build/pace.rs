@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
@@ -14,6 +15,13 @@ use super::watched::Watched;
 
 /// Between two patches of a status for its steps alone.
 pub const EVERY: Duration = Duration::from_secs(10);
+
+/// How long from `now` to the next look at a running Build: [`EVERY`], up to the next whole second, so that looks at
+/// many Builds are one statement.
+pub fn until_the_next_look(now: Timestamp) -> Duration {
+    let to_the_second = 1_000_000_000 - now.subsec_nanosecond().unsigned_abs() % 1_000_000_000;
+    EVERY + Duration::from_nanos(to_the_second.into())
+}
 
 /// When the steps of each Build were told last, by its UID, as long as that matters.
 #[derive(Default)]
@@ -38,6 +46,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn looks_fall_on_whole_seconds() {
+        for now in ["2026-11-24T10:00:00Z", "2026-11-24T10:00:00.25Z", "2026-11-24T10:00:00.999999999Z"] {
+            let now: Timestamp = now.parse().unwrap();
+            let wait = until_the_next_look(now);
+            assert!(wait > EVERY && wait <= EVERY + Duration::from_secs(1));
+            assert_eq!((now + wait).subsec_nanosecond(), 0);
+        }
+    }
 
     #[test]
     fn steps_of_a_build_are_told_once_in_ten_seconds_whatever_others_do() {
