@@ -41,8 +41,8 @@ pub enum Error {
     Db(#[from] db::Error),
     #[error("failed to reach the API server: {0}")]
     Kube(#[from] kube::Error),
-    #[error("failed to read a log: {0}")]
-    Log(#[from] std::io::Error),
+    #[error(transparent)]
+    Log(#[from] reading::Error),
 }
 
 struct Collector {

@@ -7,14 +7,10 @@ mod launch;
 mod pod;
 mod stranded;
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use futures::{StreamExt, future, stream};
-use image_factory_core::{
-    outcome::{Failure, Outcome},
-    reason::Reason,
-    status::Status,
-};
+use futures::{Stream, StreamExt, future, stream};
+use image_factory_core::{outcome::Outcome, reason::Reason};
 use k8s_openapi::api::batch::v1::Job;
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +32,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 16;
 /// For all requests about one attempt in a round.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// From the first Job created in a round to the note that it exists.
+const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 /// How often a build whose Job is refused for now (a quota, a policy) goes back to the queue, each
 /// time for this much longer: about half an hour in all.
 const RETURNS: u32 = 10;
@@ -88,13 +86,20 @@ async fn claim(context: &Context, launches: &Notify) -> Result<(), Error> {
 
 async fn launch_claimed(context: &Context) -> Result<(), Error> {
     let (stranded, unlaunched) = stranded::apart(launches::unlaunched(&context.pool).await?);
-    let mut created: Vec<(Uuid, Job)> = stream::iter(unlaunched)
+    let launches = stream::iter(unlaunched)
         .map(|attempt| each(context, attempt.id, async move { try_launch(context, &attempt).await }))
         .buffer_unordered(AT_ONCE)
-        .filter_map(|launched| future::ready(launched.flatten()))
-        .collect()
-        .await;
-    created.extend(stranded::put_back(context, stranded).await?);
+        .filter_map(|launched| future::ready(launched.flatten()));
+    // Recorded together, but none later than that: the API server may be slow with one of them.
+    let mut batches = pin!(batched(launches, RECORDED_WITHIN));
+    while let Some(created) = batches.next().await {
+        record(context, created).await?;
+    }
+    record(context, stranded::put_back(context, stranded).await?).await
+}
+
+/// Notes which Jobs exist now.
+async fn record(context: &Context, created: Vec<(Uuid, Job)>) -> Result<(), Error> {
     let ids: Vec<Uuid> = created.iter().map(|(id, _)| *id).collect();
     let kept = launches::jobs_created(&context.pool, &ids).await?;
     // An attempt that another operator ended meanwhile must not run.
@@ -102,6 +107,20 @@ async fn launch_claimed(context: &Context) -> Result<(), Error> {
         each(context, id, kube_ext::delete_job(&context.client, &job)).await;
     }
     Ok(())
+}
+
+/// What the stream gives, in batches that end when it does or `within` after their first item.
+fn batched<T>(items: impl Stream<Item = T>, within: Duration) -> impl Stream<Item = Vec<T>> {
+    stream::unfold(Box::pin(items.fuse()), move |mut items| async move {
+        let mut batch = vec![items.next().await?];
+        let whole = async {
+            while let Some(item) = items.next().await {
+                batch.push(item);
+            }
+        };
+        let _ = timeout(within, whole).await;
+        Some((batch, items))
+    })
 }
 
 async fn stop_asked(context: &Context) -> Result<(), Error> {
@@ -141,7 +160,7 @@ async fn try_launch(context: &Context, attempt: &Unlaunched) -> Result<Option<(U
             return Ok(Some((attempt.id, job)));
         }
         let message = "the build was stopped before it had a Job".to_owned();
-        end(context, attempt, Status::Cancelled, reason, message).await?;
+        end(context, attempt, reason, message).await?;
         return Ok(None);
     }
     match launch::launch(context, attempt).await? {
@@ -154,29 +173,34 @@ async fn try_launch(context: &Context, attempt: &Unlaunched) -> Result<Option<(U
             launches::put_back(&context.pool, attempt.id, &why, delay).await?;
         }
         launch::Launched::NotNow(why) => {
-            end(context, attempt, Status::Failed, Reason::InvalidSpec, why).await?;
+            end(context, attempt, Reason::Unschedulable, why).await?;
         }
-        launch::Launched::Refused(reason, message) => {
-            let status = if reason.is_cancellation() { Status::Cancelled } else { Status::Failed };
-            end(context, attempt, status, reason, message).await?;
-        }
+        launch::Launched::Refused(reason, message) => end(context, attempt, reason, message).await?,
     }
     Ok(None)
 }
 
 /// Ends an attempt that never had a Job.
-async fn end(
-    context: &Context,
-    attempt: &Unlaunched,
-    status: Status,
-    reason: Reason,
-    message: String,
-) -> Result<(), Error> {
-    let failure = Failure { reason, class: reason.class(), stage: reason.stage(), message };
-    let outcome = Outcome { status, exit_code: None, failure: Some(failure), image: None };
+async fn end(context: &Context, attempt: &Unlaunched, reason: Reason, message: String) -> Result<(), Error> {
+    let outcome = Outcome::failed(reason, None, message);
     // Refused or stopped: no other attempt would fare better.
     if results::finish(&context.pool, attempt.id, End::of(&outcome)).await? {
         context.metrics.ended(attempt.method, &outcome);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_item_that_is_late_holds_up_no_other() {
+        let items = stream::iter([0, 0, 0, 400, 400]).then(|milliseconds| async move {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            milliseconds
+        });
+        let batches: Vec<Vec<u64>> = batched(items, Duration::from_millis(150)).collect().await;
+        assert_eq!(batches, [vec![0, 0, 0], vec![400], vec![400]]);
+    }
 }

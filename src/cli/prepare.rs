@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use image_factory_core::git::Protocol;
 use image_factory_core::pod::{
-    AGENT_IN_IMAGE, BIN_FOLDER, GIT_CREDENTIALS, OUT_FOLDER, SOURCE_FOLDER, TERMINATION_LOG, VOLUME,
+    AGENT_IN_IMAGE, BIN_FOLDER, GIT_CREDENTIALS, OUT_FOLDER, SOURCE_FOLDER, SPENT_NAME, TERMINATION_LOG, VOLUME,
 };
 use image_factory_core::report::{PodFailure, PrepareReport, SourceFacts};
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,7 +28,7 @@ const TERMINATED: u8 = 143;
 /// Longer than a line of a commit's message needs to be.
 const MAX_SUBJECT_CHARS: usize = 200;
 /// Names at the top of the volume that have a meaning of their own.
-const TAKEN: [&str; 5] = [BIN_FOLDER, SOURCE_FOLDER, OUT_FOLDER, MARKER_NAME, AUTHORITIES_NAME];
+const TAKEN: [&str; 6] = [BIN_FOLDER, SOURCE_FOLDER, OUT_FOLDER, MARKER_NAME, SPENT_NAME, AUTHORITIES_NAME];
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -136,6 +136,7 @@ fn prepare_and_report(arguments: &Arguments) -> ExitCode {
 }
 
 fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<Option<SourceFacts>, PodFailure> {
+    let began = Instant::now();
     let source_folder = arguments.volume.join(SOURCE_FOLDER);
     let bin_folder = arguments.volume.join(BIN_FOLDER);
     // Kubernetes runs all containers of a Pod again where its sandbox was lost. Before the builder was started that is
@@ -173,6 +174,9 @@ fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<Option<
         Some(dockerfile) => println!("context: {}, dockerfile: {dockerfile}", arguments.context),
         None => println!("context: {}", arguments.context),
     }
+    // The timeout is the whole run's.
+    let spent = arguments.volume.join(SPENT_NAME);
+    fs::write(&spent, began.elapsed().as_millis().to_string()).map_err(|error| failed("write", &spent, &error))?;
     Ok(facts)
 }
 

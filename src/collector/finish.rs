@@ -77,6 +77,19 @@ pub async fn finish(
     Ok(None)
 }
 
+/// Ends an attempt whose Pod has ended and can't be followed.
+pub async fn give_up(context: &Context, build: Uuid) -> Result<(), Error> {
+    let Some(attempt) = launches::ending(&context.pool, build, 0).await? else { return Ok(()) };
+    let message = "following the build failed again and again: the operator's log says where".to_owned();
+    let outcome = Outcome::failed(Reason::Internal, None, message).at(Stage::Verification);
+    let end = End { job_ttl: Some(BuildSpec::DEFAULT_JOB_TTL), ..End::of(&outcome) };
+    if results::finish(&context.pool, build, end).await? {
+        context.metrics.ended(attempt.method, &outcome);
+        context.has_stored(build);
+    }
+    Ok(())
+}
+
 /// The steps that still ran end with the build; a build that failed at a step is told with it.
 fn end_steps(steps: &mut Steps, outcome: &mut Outcome) {
     match (outcome.status, &mut outcome.failure) {

@@ -15,7 +15,7 @@ use kube::{Api, ResourceExt, api::LogParams};
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
-use super::{Error, closing, finish, followers::Seen, log::Log, pod, pod::State, waiting};
+use super::{Error, closing, finish, followers::Seen, log::Log, pod, pod::State, reading, waiting};
 use crate::{
     clock,
     db::{launches, logs::Line},
@@ -28,14 +28,27 @@ const RETRY: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 /// How long a Pod that has not begun waits for others. The first container takes longer than this to start.
 const GATHER: Duration = Duration::from_millis(400);
+/// A log that the kubelet refuses this often after its container has ended is given up.
+const REFUSALS: u32 = 3;
 /// A Pod whose follower has panicked this often is set aside.
 const PANICS: u32 = 3;
 /// What `inspect` prints at most, with room to spare (see `Inspection::encode`).
 const INSPECTION_BYTES: i64 = 4 * 1024 * 1024;
 
 /// Follows until the attempt is finished, by this task or another.
-pub async fn run(context: Context, build: Uuid, seen: watch::Receiver<Seen>) {
-    persist(&context.metrics, build, |kept| follow(&context, build, seen.clone(), kept)).await;
+pub async fn run(context: Context, build: Uuid, mut seen: watch::Receiver<Seen>) {
+    let followed = persist(&context.metrics, build, |kept| follow(&context, build, seen.clone(), kept)).await;
+    if let Followed::SetAside = followed {
+        // Its place must not be taken for ever. What it pushed, if anything, nobody can say.
+        ended(&mut seen).await;
+        persist(&context.metrics, build, |_| async { finish::give_up(&context, build).await.map_err(nothing_kept) })
+            .await;
+    }
+}
+
+enum Followed {
+    ToTheEnd,
+    SetAside,
 }
 
 /// A try that failed, and what it leaves to the next.
@@ -44,8 +57,12 @@ struct Interrupted<S> {
     kept: Option<S>,
 }
 
+fn nothing_kept<'a>(error: Error) -> Interrupted<Log<'a>> {
+    Interrupted { error, kept: None }
+}
+
 /// Takes the work up again when it fails, and a few times when it panics.
-async fn persist<S, F>(metrics: &Metrics, build: Uuid, follow: impl Fn(Option<S>) -> F)
+async fn persist<S, F>(metrics: &Metrics, build: Uuid, follow: impl Fn(Option<S>) -> F) -> Followed
 where
     F: Future<Output = Result<(), Interrupted<S>>>,
 {
@@ -53,7 +70,7 @@ where
     loop {
         let began = Instant::now();
         match AssertUnwindSafe(follow(kept.take())).catch_unwind().await {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return Followed::ToTheEnd,
             Ok(Err(Interrupted { error, kept: left })) => {
                 tracing::warn!(build.id = %build, %error, "following a build was interrupted; it is taken up again");
                 kept = left;
@@ -67,7 +84,7 @@ where
         metrics.failed("collector");
         if panics == PANICS {
             tracing::error!(build.id = %build, "following a build panicked {PANICS} times; its Pod is set aside");
-            return;
+            return Followed::SetAside;
         }
         if began.elapsed() > LONGEST {
             pause = RETRY;
@@ -94,7 +111,6 @@ async fn follow<'a>(
         Ok(None) => return Ok(()),
         Err(error) => return Err(Interrupted { error: error.into(), kept }),
     };
-    let nothing_kept = |error| Interrupted { error, kept: None };
     if attempt.status != Status::InProgress {
         // Finished before this process began.
         let pod = seen.borrow().pod.clone();
@@ -152,9 +168,9 @@ async fn collect(
         if !started(seen, container).await {
             break;
         }
-        drain(log, pods, name, container, seen).await?;
+        let unread = drain(log, pods, name, container, seen).await?;
         if container == PREPARE_CONTAINER {
-            log.finished(container).await?;
+            log.conclude(container, unread.map(warning)).await?;
         }
     }
     let ending = ended(seen).await;
@@ -163,8 +179,8 @@ async fn collect(
     let inspection = match &ending {
         Ending::Inspect { inspect, .. } if inspect.exit_code == 0 => inspection(pods, name).await?,
         Ending::Inspect { .. } if !log.is_finished(INSPECT_CONTAINER) => {
-            drain(log, pods, name, INSPECT_CONTAINER, seen).await?;
-            log.finished(INSPECT_CONTAINER).await?;
+            let unread = drain(log, pods, name, INSPECT_CONTAINER, seen).await?;
+            log.conclude(INSPECT_CONTAINER, unread.map(warning)).await?;
             None
         }
         _ => None,
@@ -209,35 +225,55 @@ async fn until<T>(seen: &mut watch::Receiver<Seen>, found: impl Fn(&Seen) -> Opt
 }
 
 /// Reads one container's log to its end. A stream that ends while the container runs is taken up
-/// again; one that ended about when the container did is read once more, for lines in between.
+/// again; one that ended about when the container did is read once more, for lines in between. Gives a
+/// sentence where the Pod is there and its log is not.
 async fn drain(
     log: &mut Log<'_>,
     pods: &Api<Pod>,
     pod: &str,
     container: &str,
     seen: &mut watch::Receiver<Seen>,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
+    let mut refusals = 0;
     loop {
-        let over = {
+        let (over, gone) = {
             let now = seen.borrow_and_update();
-            now.gone || pod::state(&now.pod, container) == State::Ended
+            (now.gone || pod::state(&now.pod, container) == State::Ended, now.gone)
         };
         match log.read(pods, pod, container, !over).await {
-            Ok(()) if over => return Ok(()),
-            Ok(()) => {
-                // The stream ended, so the container has, or the connection broke: the watch tells.
-                let _ = tokio::time::timeout(
-                    RETRY,
-                    until(seen, |now| (now.gone || pod::state(&now.pod, container) == State::Ended).then_some(())),
-                )
-                .await;
+            Ok(()) if over => return Ok(None),
+            // The stream ended, so the container has, or the connection broke: the watch tells.
+            Ok(()) => {}
+            Err(error) if is_refusal(&error) => {
+                refusals += 1;
+                // What is lost with the Pod is told by `account`.
+                if gone {
+                    return Ok(None);
+                }
+                if over && refusals >= REFUSALS {
+                    return Ok(Some(format!(
+                        "an unknown number of lines of the container {container} is lost: {error}"
+                    )));
+                }
             }
-            // The Pod or its log is gone: nothing more can be read.
-            Err(Error::Kube(kube::Error::Api(error))) if error.code == 404 => return Ok(()),
-            Err(Error::Kube(kube::Error::Api(error))) if over && error.code == 400 => return Ok(()),
             Err(error) => return Err(error),
         }
+        let is_over = |now: &Seen| now.gone || !over && pod::state(&now.pod, container) == State::Ended;
+        let _ = tokio::time::timeout(RETRY, until(seen, |now| is_over(now).then_some(()))).await;
     }
+}
+
+/// The kubelet has no such log, or can't read it.
+fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::Kube(kube::Error::Api(error)) => matches!(error.code, 400 | 404),
+        Error::Log(reading::Error::Kubelet(_)) => true,
+        _ => false,
+    }
+}
+
+fn warning(content: String) -> Line {
+    Line { content, level: Level::Warn, logged_at: clock::now() }
 }
 
 /// Compares what is stored with what the agent says it wrote, and leaves a row that tells a gap.
@@ -258,8 +294,7 @@ pub async fn account(log: &mut Log<'_>, ending: &Ending, build: Option<&Containe
             Some("the Pod ended before its log was read to the end: an unknown number of lines is lost".to_owned())
         }
     };
-    let row = gap.map(|content| Line { content, level: Level::Warn, logged_at: clock::now() });
-    log.conclude(BUILD_CONTAINER, row).await
+    log.conclude(BUILD_CONTAINER, gap.map(warning)).await
 }
 
 fn gap(end: &ContainerEnd, stored: i64, capped: bool) -> Option<String> {
@@ -303,7 +338,7 @@ mod tests {
             starts.set(starts.get() + 1);
             unreachable!("a test's panic");
         };
-        persist(&metrics, Uuid::nil(), follow).await;
+        assert!(matches!(persist(&metrics, Uuid::nil(), follow).await, Followed::SetAside));
         assert_eq!(starts.get(), 3);
         assert!(metrics.text().unwrap().contains("image_factory_panics_total{part=\"collector\"} 3"));
     }

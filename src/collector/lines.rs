@@ -5,10 +5,10 @@ use jiff::Timestamp;
 
 use crate::db::logs::Line;
 
-/// Longest line that is taken whole; the agent cuts at 15 KiB, so only foreign output is longer.
+/// Longest line that is kept whole; the agent cuts at 15 KiB, so only foreign output is longer.
 const LONGEST: usize = 64 * 1024;
 
-/// Collects bytes until they are lines.
+/// Collects bytes until they are lines. What a line has over [`LONGEST`] is left out.
 #[derive(Debug, Default)]
 pub struct Splitter {
     partial: Vec<u8>,
@@ -19,15 +19,11 @@ impl Splitter {
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut lines = Vec::new();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.partial.extend_from_slice(piece);
-            if self.partial.last() == Some(&b'\n') {
-                self.partial.pop();
+            let (text, is_whole) = piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
+            let room = LONGEST - self.partial.len();
+            self.partial.extend_from_slice(&text[..text.len().min(room)]);
+            if is_whole {
                 lines.push(std::mem::take(&mut self.partial));
-            } else {
-                while self.partial.len() > LONGEST {
-                    let rest = self.partial.split_off(LONGEST);
-                    lines.push(std::mem::replace(&mut self.partial, rest));
-                }
             }
         }
         lines
@@ -40,19 +36,17 @@ impl Splitter {
 }
 
 /// Takes a line of the Kubernetes log API apart: `<RFC 3339 timestamp> <text>`. NUL, which Postgres
-/// can't hold, and bytes that are no UTF-8 become U+FFFD. A line without a timestamp (the rest of
-/// one that was too long) gets `fallback`.
-pub fn parse(bytes: &[u8], fallback: Timestamp) -> Line {
+/// can't hold, and bytes that are no UTF-8 become U+FFFD.
+///
+/// # Errors
+/// Every line that a container printed has its timestamp. One without is the kubelet's own word, such as
+/// `unable to retrieve container logs for …`, which it puts into the stream of an answer that began well.
+pub fn parse(bytes: &[u8]) -> Result<Line, String> {
     let text = String::from_utf8_lossy(bytes);
-    let (logged_at, content) = match text.split_once(' ').map(|(stamp, rest)| (stamp.parse(), rest)) {
-        Some((Ok(stamp), rest)) => (microseconds(stamp), rest),
-        _ => match text.parse() {
-            Ok(stamp) => (microseconds(stamp), ""),
-            Err(_) => (fallback, text.as_ref()),
-        },
-    };
+    let (stamp, content) = text.split_once(' ').unwrap_or((&text, ""));
+    let Ok(stamp) = stamp.parse() else { return Err(text.into_owned()) };
     let content = storable::text(content.strip_suffix('\r').unwrap_or(content));
-    Line { level: level_of(&content), content, logged_at }
+    Ok(Line { level: level_of(&content), content, logged_at: microseconds(stamp) })
 }
 
 /// Postgres keeps microseconds; a cursor that came back from it must compare equal to its lines.
@@ -68,16 +62,21 @@ mod tests {
 
     #[test]
     fn a_line_is_a_timestamp_and_its_text() {
-        let fallback = Timestamp::UNIX_EPOCH;
         for (bytes, at, content) in [
             (&b"2026-11-24T10:00:00.123456789Z hello world"[..], "2026-11-24T10:00:00.123456Z", "hello world"),
             (b"2026-11-24T10:00:00Z ", "2026-11-24T10:00:00Z", ""),
             (b"2026-11-24T10:00:00Z", "2026-11-24T10:00:00Z", ""),
             (b"2026-11-24T10:00:00Z a\0b\xff\r", "2026-11-24T10:00:00Z", "a\u{fffd}b\u{fffd}"),
-            (b"no timestamp here", "1970-01-01T00:00:00Z", "no timestamp here"),
         ] {
-            let line = parse(bytes, fallback);
+            let line = parse(bytes).unwrap();
             assert_eq!((line.logged_at.to_string(), line.content.as_str()), (at.to_owned(), content));
+        }
+    }
+
+    #[test]
+    fn what_the_kubelet_says_is_no_line_of_the_container() {
+        for said in ["unable to retrieve container logs for containerd://7f", "", "2026-11-24 is a day"] {
+            assert_eq!(parse(said.as_bytes()).unwrap_err(), said);
         }
     }
 
@@ -104,10 +103,10 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_cut() {
+    fn of_a_line_without_end_the_beginning_is_kept() {
         let mut splitter = Splitter::default();
-        let lines = splitter.push(&vec![b'x'; 2 * LONGEST + 1]);
-        assert_eq!(lines.iter().map(Vec::len).collect::<Vec<_>>(), [LONGEST, LONGEST]);
-        assert_eq!(splitter.end().unwrap().len(), 1);
+        assert!(splitter.push(&vec![b'x'; 2 * LONGEST + 1]).is_empty());
+        assert_eq!(splitter.push(b"x\nnext\n").iter().map(Vec::len).collect::<Vec<_>>(), [LONGEST, 4]);
+        assert_eq!(splitter.end(), None);
     }
 }

@@ -11,15 +11,21 @@ use tokio::{
 };
 
 use super::lines::{Splitter, parse};
-use crate::{
-    clock,
-    db::logs::{Cursor, Line},
-};
+use crate::db::logs::{Cursor, Line};
 
 /// A batch is given away when it has this many lines or bytes, or is this old.
 const BATCH_LINES: usize = 1_000;
 const BATCH_BYTES: usize = 1024 * 1024;
 const BATCH_AGE: Duration = Duration::from_millis(200);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to read a log: {0}")]
+    Stream(#[from] std::io::Error),
+    /// In the place of lines.
+    #[error("the kubelet can't give a log: {0}")]
+    Kubelet(String),
+}
 
 /// Reads to the end of the stream, or until nobody takes the batches any more. Before an error what is whole
 /// is given away; the rest comes again.
@@ -27,9 +33,8 @@ pub async fn read(
     mut stream: impl AsyncRead + Unpin,
     cursor: &Cursor,
     batches: mpsc::Sender<Vec<Line>>,
-) -> std::io::Result<()> {
+) -> Result<(), Error> {
     let mut skip = Skip::new(cursor);
-    let mut last = cursor.last_timestamp;
     let mut splitter = Splitter::default();
     let mut buffer = vec![0; 64 * 1024];
     let mut batch = Batch { lines: Vec::new(), bytes: 0, due: Instant::now(), batches };
@@ -41,16 +46,19 @@ pub async fn read(
                 continue;
             }
         };
-        let (pieces, ended) = match read {
+        let (pieces, mut ended) = match read {
             Ok(0) => (splitter.end().into_iter().collect(), Some(Ok(()))),
             Ok(count) => (splitter.push(&buffer[..count]), None),
-            Err(error) => (Vec::new(), Some(Err(error))),
+            Err(error) => (Vec::new(), Some(Err(error.into()))),
         };
         for piece in pieces {
-            let line = parse(&piece, last.unwrap_or_else(clock::now));
-            last = Some(line.logged_at);
-            if !skip.passes(&line) {
-                batch.add(line).await;
+            match parse(&piece) {
+                Ok(line) if skip.passes(&line) => {}
+                Ok(line) => batch.add(line).await,
+                Err(said) => {
+                    ended = Some(Err(Error::Kubelet(said)));
+                    break;
+                }
             }
         }
         if let Some(ended) = ended {
@@ -120,6 +128,7 @@ impl Skip {
 
 #[cfg(test)]
 mod tests {
+    use futures::TryStreamExt;
     use image_factory_core::loglevel::Level;
 
     use super::*;
@@ -180,7 +189,19 @@ mod tests {
     async fn reading_ends_where_nobody_stores() {
         let (sender, receiver) = mpsc::channel::<Vec<Line>>(1);
         drop(receiver);
-        let endless = futures::io::repeat(b'\n');
+        let line = "2026-11-24T10:00:00Z again\n";
+        let endless = futures::stream::repeat_with(|| Ok(line)).into_async_read();
         read(endless, &Cursor::default(), sender).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_stands_before_the_kubelets_own_words_is_kept_and_they_are_no_line() {
+        let (sender, mut receiver) = mpsc::channel::<Vec<Line>>(1);
+        let text = "2026-11-24T10:00:00Z first\nfailed to create fsnotify watcher: too many open files";
+        let error = read(text.as_bytes(), &Cursor::default(), sender).await.unwrap_err();
+        assert!(error.to_string().contains("too many open files"), "{error}");
+        let batch = receiver.recv().await.unwrap();
+        assert_eq!(batch.iter().map(|line| line.content.as_str()).collect::<Vec<_>>(), ["first"]);
+        assert!(receiver.recv().await.is_none());
     }
 }

@@ -61,6 +61,7 @@ use super::{
 #[x_kube(validation = unavailable("spec.provenance", "!has(self.provenance) || !self.provenance"))]
 #[x_kube(validation = unavailable("spec.scan", "!has(self.scan)"))]
 #[x_kube(validation = unavailable("spec.retention.deleteFromRegistry", "!has(self.retention) || !has(self.retention.deleteFromRegistry) || !self.retention.deleteFromRegistry"))]
+#[x_kube(validation = unavailable("spec.retention.artifacts delete_on_success", "!has(self.retention) || !has(self.retention.artifacts) || self.retention.artifacts != 'delete_on_success'"))]
 pub struct BuildSpec {
     /// Project the build is counted in. A DNS label, at most 63 characters.
     #[serde(default = "default_project")]

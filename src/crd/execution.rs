@@ -118,9 +118,8 @@ fn quantities(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
-    /// How long the build's artifacts are kept, counted from the end of the build; with
-    /// delete_on_success no longer than the build. Then build_artifacts.is_available is false.
-    /// Default: permanent.
+    /// How long the build's artifacts are to be kept, counted from the end of the build. After that nothing promises
+    /// that they are there: build_artifacts.is_available is false. The registry is left as it is. Default: permanent.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub artifacts: ArtifactRetention,
     /// Whether expired artifacts are deleted from the registry too. Default: false.

@@ -285,20 +285,29 @@ pub struct Amendment {
     pub generation: i64,
 }
 
-/// Has the live attempts of a Build go by a changed spec of the same inputs, and wakes the dispatcher.
-/// What was read before a newer change is left alone.
+/// Has the live attempts of a Build go by a changed spec of the same inputs, and wakes the dispatcher. An attempt that
+/// runs does so with what it was started with, its place and its timeout: it takes on only what follows its end,
+/// retries and retention. What was read before a newer change is left alone.
 ///
 /// # Errors
 /// When the statement fails.
 pub async fn amend(pool: &PgPool, resource_uid: &str, to: &Amendment) -> Result<()> {
     sqlx::query!(
         "with amended as (
-             update builds set priority = $2, placement = $3, observed_generation = $4
+             update builds
+             set priority = $2, placement = case status when 'queued' then $3 else placement end, observed_generation = $4
              where resource_uid = $1 and status in ('queued', 'in_progress') and observed_generation < $4
-             returning id
+             returning id, status
          ),
          config as (
-             update build_configs set spec = $5 from amended where build_id = amended.id
+             update build_configs
+             set spec = case amended.status
+                     when 'queued' then $5
+                     else spec - array['retries', 'retention'] || jsonb_strip_nulls(jsonb_build_object(
+                         'retries', $5::jsonb -> 'retries', 'retention', $5::jsonb -> 'retention'))
+                 end
+             from amended
+             where build_id = amended.id
          )
          select pg_notify('image_factory_status', '')::text as notified from amended",
         resource_uid,

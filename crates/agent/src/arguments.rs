@@ -9,7 +9,7 @@ use image_factory_core::pod;
 
 pub const USAGE: &str =
     "usage: image-factory-agent run [--timeout-seconds N] [--grace-seconds N] [--wait-for-socket PATH] \
-[--needs-secret PATH=SENTENCE]... [--mask-file PATH]... [--mask-docker-config PATH]... [--report PATH] [--marker PATH] [--usage-of PATH] [--cgroup-root PATH] -- COMMAND [ARGUMENT]... [--then COMMAND [ARGUMENT]...]...
+[--needs-secret PATH=SENTENCE]... [--mask-file PATH]... [--mask-docker-config PATH]... [--report PATH] [--marker PATH] [--spent PATH] [--usage-of PATH] [--cgroup-root PATH] -- COMMAND [ARGUMENT]... [--then COMMAND [ARGUMENT]...]...
        image-factory-agent daemon --usage PATH [--cgroup-root PATH] -- COMMAND [ARGUMENT]...
        image-factory-agent install FOLDER";
 
@@ -36,7 +36,7 @@ pub struct Daemon {
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Of the whole run, from the agent's start; none means that only the Pod's own deadline ends it.
+    /// Of the whole run, from when `prepare` began; none means that only the Pod's own deadline ends it.
     pub timeout: Option<Duration>,
     /// Between asking a command to end and killing it.
     pub grace: Duration,
@@ -51,6 +51,8 @@ pub struct Options {
     pub masked_configs: Vec<PathBuf>,
     pub report: PathBuf,
     pub marker: PathBuf,
+    /// The file with the milliseconds of the timeout that were used up before this container.
+    pub spent: PathBuf,
     /// The file in which the daemon that does the work keeps what it uses; none where the builder itself does it.
     pub usage_of: Option<PathBuf>,
     pub cgroup_root: PathBuf,
@@ -82,6 +84,7 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
         masked_configs: Vec::new(),
         report: pod::TERMINATION_LOG.into(),
         marker: pod::STARTED_MARKER.into(),
+        spent: pod::SPENT.into(),
         usage_of: None,
         cgroup_root: CGROUP_ROOT.into(),
         commands: Vec::new(),
@@ -96,6 +99,7 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
             "--mask-docker-config" => options.masked_configs.push(value.into()),
             "--report" => options.report = value.into(),
             "--marker" => options.marker = value.into(),
+            "--spent" => options.spent = value.into(),
             "--usage-of" => options.usage_of = Some(value.into()),
             "--cgroup-root" => options.cgroup_root = value.into(),
             _ => return Err(format!("unknown flag {flag}")),
@@ -186,6 +190,7 @@ mod tests {
         assert_eq!(options.commands, [["builder", "--flag", "value"]]);
         assert_eq!(options.report, PathBuf::from("/dev/termination-log"));
         assert_eq!(options.marker, PathBuf::from("/image-factory/started"));
+        assert_eq!(options.spent, PathBuf::from("/image-factory/spent"));
         assert_eq!((options.timeout, options.grace), (None, Duration::from_secs(20)));
     }
 

@@ -100,6 +100,12 @@ fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
+/// Without the file nothing was.
+fn spent(path: &Path) -> Duration {
+    let milliseconds = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+    Duration::from_millis(milliseconds.unwrap_or_default())
+}
+
 struct Run<'a> {
     options: &'a Options,
     log: Log,
@@ -118,7 +124,7 @@ impl<'a> Run<'a> {
     fn new(options: &'a Options, log: Log) -> Self {
         let (sender, events) = channel();
         Self {
-            deadline: options.timeout.map(|timeout| Instant::now() + timeout),
+            deadline: options.timeout.map(|timeout| Instant::now() + timeout.saturating_sub(spent(&options.spent))),
             options,
             log,
             report: AgentReport::default(),

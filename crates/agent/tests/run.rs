@@ -35,7 +35,15 @@ impl Volume {
     fn agent(&self, flags: &[&str], commands: &[&str]) -> Command {
         let mut command = Command::new(AGENT);
         command
-            .args(["run", "--marker", &self.path("started"), "--report", &self.path("report")])
+            .args([
+                "run",
+                "--marker",
+                &self.path("started"),
+                "--spent",
+                &self.path("spent"),
+                "--report",
+                &self.path("report"),
+            ])
             .args(flags)
             .arg("--")
             .args(commands)
@@ -221,6 +229,16 @@ fn the_timeout_ends_the_whole_process_group() {
     let report = volume.report();
     assert!(report.timed_out && !report.terminated);
     assert_eq!(report.commands.len(), 1);
+}
+
+#[test]
+fn what_was_used_up_before_counts_into_the_timeout() {
+    let volume = Volume::new();
+    fs::write(volume.path("spent"), "3599500\n").expect("writes the file");
+    let began = Instant::now();
+    volume.run(&["--timeout-seconds", "3600"], &["sleep", "60"]);
+    assert!(volume.report().timed_out);
+    assert!(began.elapsed() < Duration::from_secs(20));
 }
 
 #[test]

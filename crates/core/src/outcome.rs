@@ -101,14 +101,16 @@ impl Outcome {
         }
     }
 
-    fn failed(reason: Reason, exit_code: Option<i32>, message: impl Into<String>) -> Self {
+    /// One that did not succeed, at the reason's own stage and of its class.
+    pub fn failed(reason: Reason, exit_code: Option<i32>, message: impl Into<String>) -> Self {
         let status = if reason.is_cancellation() { Status::Cancelled } else { Status::Failed };
         let failure = Failure { reason, class: reason.class(), stage: reason.stage(), message: message.into() };
         Self { status, exit_code, failure: Some(failure), image: None }
     }
 
     /// Where more is known than the reason's own stage.
-    fn at(mut self, stage: Stage) -> Self {
+    #[must_use]
+    pub fn at(mut self, stage: Stage) -> Self {
         if let Some(failure) = &mut self.failure {
             failure.stage = stage;
         }
@@ -141,6 +143,7 @@ pub fn decide(evidence: Evidence<'_>) -> Outcome {
         (_, Some(Stop::GivenUp { reason, message })) => Outcome::failed(*reason, None, message),
         (Some(Err(why)), None) => {
             Outcome::failed(Reason::Internal, None, format!("the inspection of the image could not be read: {why}"))
+                .at(Stage::Verification)
         }
         (None, None) => failure(evidence),
     }

@@ -18,6 +18,7 @@ pub const VOLUME: &str = "/image-factory";
 pub const BIN_FOLDER: &str = "bin";
 pub const SOURCE_FOLDER: &str = "source";
 pub const OUT_FOLDER: &str = "out";
+pub const SPENT_NAME: &str = "spent";
 
 /// The same, as the containers see them.
 pub const AGENT: &str = "/image-factory/bin/image-factory-agent";
@@ -29,6 +30,8 @@ pub const DIGEST_FILE: &str = "/image-factory/out/digest";
 pub const METADATA_FILE: &str = "/image-factory/out/metadata.json";
 /// Created by the agent at its first start; one that finds it refuses to start a second time.
 pub const STARTED_MARKER: &str = "/image-factory/started";
+/// Milliseconds of the run's timeout that `prepare` has used up.
+pub const SPENT: &str = "/image-factory/spent";
 /// Where the agent of the daemon beside the build keeps what that has used.
 pub const USAGE_FILE: &str = "/image-factory/usage.json";
 

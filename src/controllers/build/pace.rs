@@ -13,14 +13,16 @@ use tokio::time::Instant;
 
 use super::watched::Watched;
 
-/// Between two patches of a status for its steps alone.
-pub const EVERY: Duration = Duration::from_secs(10);
+/// Running Builds are looked at by timer, all at the same moments, so that a look is one statement however many run.
+const LOOKS: Duration = Duration::from_secs(10);
+/// Between two patches of a status for its steps alone: a look later, however late the one before was.
+const EVERY: Duration = Duration::from_millis(9_500);
 
-/// How long from `now` to the next look at a running Build: [`EVERY`], up to the next whole second, so that looks at
-/// many Builds are one statement.
+/// How long from `now` to the next look.
 pub fn until_the_next_look(now: Timestamp) -> Duration {
-    let to_the_second = 1_000_000_000 - now.subsec_nanosecond().unsigned_abs() % 1_000_000_000;
-    EVERY + Duration::from_nanos(to_the_second.into())
+    let period = LOOKS.as_nanos();
+    let since = now.as_nanosecond().unsigned_abs() % period;
+    Duration::from_nanos(u64::try_from(period - since).unwrap_or_default())
 }
 
 /// When the steps of each Build were told last, by its UID, as long as that matters.
@@ -48,12 +50,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_fall_on_whole_seconds() {
-        for now in ["2026-11-24T10:00:00Z", "2026-11-24T10:00:00.25Z", "2026-11-24T10:00:00.999999999Z"] {
-            let now: Timestamp = now.parse().unwrap();
-            let wait = until_the_next_look(now);
-            assert!(wait > EVERY && wait <= EVERY + Duration::from_secs(1));
-            assert_eq!((now + wait).subsec_nanosecond(), 0);
+    fn looks_fall_together() {
+        for (now, wait) in [("10:00:00Z", 10_000), ("10:00:00.25Z", 9_750), ("10:00:09.999Z", 1), ("10:00:13Z", 7_000)]
+        {
+            let now: Timestamp = format!("2026-11-24T{now}").parse().unwrap();
+            assert_eq!(until_the_next_look(now), Duration::from_millis(wait));
         }
     }
 

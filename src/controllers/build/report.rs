@@ -93,7 +93,8 @@ pub fn status(build: &Watched, newest: Option<&Newest>) -> Option<BuildStatus> {
 fn projection(build: &Watched, newest: &Newest) -> BuildStatus {
     let failed = newest.status == Status::Failed;
     let (reason, message) = wording(newest);
-    let since = newest.completed_at.or(newest.started_at).unwrap_or(newest.queued_at);
+    // From the queue to a worker no condition changes its status.
+    let since = newest.completed_at.unwrap_or(newest.queued_at);
     BuildStatus {
         observed_generation: build.metadata.generation,
         observed_rerun: newest.observed_rerun.clone(),

@@ -472,6 +472,11 @@ fn not_available_yet() -> Vec<Case> {
             json!({"retention": {"deleteFromRegistry": true}}),
             ["spec.retention.deleteFromRegistry is not available in this version; remove it"],
         ),
+        build(
+            json!({"retention": {"artifacts": "days_30"}}),
+            json!({"retention": {"artifacts": "delete_on_success"}}),
+            ["spec.retention.artifacts delete_on_success is not available in this version; remove it"],
+        ),
     ]
 }
 

@@ -312,7 +312,8 @@ fn a_confirmed_image_is_a_success_even_when_a_cancellation_came_meanwhile() {
         stop: None,
         timeout: TIMEOUT,
     };
-    assert_eq!(decide(evidence).failure.unwrap().reason, Reason::Internal);
+    let failure = decide(evidence).failure.unwrap();
+    assert_eq!((failure.reason, failure.stage), (Reason::Internal, Stage::Verification));
 }
 
 #[test]

@@ -69,9 +69,10 @@ pub fn instruction_exit_code(text: &str) -> Option<i32> {
     })
 }
 
-/// A registry refuses.
+/// A registry refuses. That a file may not be touched (`permission denied`) is no word of a registry.
 pub fn is_denial(text: &str) -> bool {
-    contains_any(text, &["unauthorized", "denied", "authentication required", "403 forbidden", "401 "])
+    let text = text.to_lowercase().replace("permission denied", "");
+    contains_any(&text, &["unauthorized", "denied", "authentication required", "403 forbidden"])
 }
 
 /// A server answers 5xx or not at all.
@@ -173,6 +174,8 @@ mod tests {
             ("unexpected status: 503 Service Unavailable", false, true),
             ("dial tcp 10.0.0.1:9: connect: connection refused", false, true),
             ("reading manifest 7 in registry.test/a: manifest unknown", false, false),
+            ("open /var/lib/containers/storage/layer: permission denied", false, false),
+            ("wrote 1401 bytes", false, false),
         ] {
             assert_eq!((is_denial(text), is_unavailable(text)), (denied, away), "{text}");
         }
