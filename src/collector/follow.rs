@@ -244,7 +244,8 @@ async fn drain(
             Ok(()) if over => return Ok(None),
             // The stream ended, so the container has, or the connection broke: the watch tells.
             Ok(()) => {}
-            Err(error) if is_refusal(&error) => {
+            Err(error) => {
+                let refusal = refusal(error)?;
                 refusals += 1;
                 // What is lost with the Pod is told by `account`.
                 if gone {
@@ -252,23 +253,22 @@ async fn drain(
                 }
                 if over && refusals >= REFUSALS {
                     return Ok(Some(format!(
-                        "an unknown number of lines of the container {container} is lost: {error}"
+                        "an unknown number of lines of the container {container} is lost: {refusal}"
                     )));
                 }
             }
-            Err(error) => return Err(error),
         }
         let is_over = |now: &Seen| now.gone || !over && pod::state(&now.pod, container) == State::Ended;
         let _ = tokio::time::timeout(RETRY, until(seen, |now| is_over(now).then_some(()))).await;
     }
 }
 
-/// The kubelet has no such log, or can't read it.
-fn is_refusal(error: &Error) -> bool {
+/// What is said where the kubelet has no such log, or can't read it. Every other error stays one.
+fn refusal(error: Error) -> Result<String, Error> {
     match error {
-        Error::Kube(kube::Error::Api(error)) => matches!(error.code, 400 | 404),
-        Error::Log(reading::Error::Kubelet(_)) => true,
-        _ => false,
+        Error::Kube(kube::Error::Api(status)) if matches!(status.code, 400 | 404) => Ok(status.message.clone()),
+        Error::Log(refused @ reading::Error::Kubelet(_)) => Ok(refused.to_string()),
+        error => Err(error),
     }
 }
 

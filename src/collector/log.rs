@@ -191,8 +191,8 @@ impl<'a> Log<'a> {
 
     /// Lines stored for `container`, which was read after `before`.
     pub fn lines_of(&self, container: &str, before: &str) -> i64 {
-        let end = |name: &str| self.cursor(name).map_or(0, |cursor| cursor.line_number);
-        end(container) - end(before)
+        let Some(cursor) = self.cursor(container) else { return 0 };
+        cursor.line_number - self.cursor(before).map_or(0, |before| before.line_number)
     }
 }
 

@@ -48,8 +48,11 @@ impl Cluster {
         self.0.lock().expect("no error").contains_key(path)
     }
 
-    /// What the watch of Pods shows, and what a list of a namespace's shows.
+    /// What the watch of Pods shows, and what a list of a namespace's shows. Their `prepare` has printed nothing.
     pub fn has_pods(&self, watched: &[Value], namespace: &str, there: &[Value]) {
+        for name in there.iter().filter_map(|pod| pod["metadata"]["name"].as_str()) {
+            self.has_log(namespace, name, "prepare", &[]);
+        }
         self.has("/api/v1/pods", &list(watched));
         self.has(&format!("/api/v1/namespaces/{namespace}/pods"), &list(there));
     }

@@ -173,11 +173,32 @@ async fn an_evicted_pod_whose_agent_could_still_report_has_lost_no_line(pool: Pg
     let mut status = built(143, 2);
     (status["phase"], status["reason"]) = (json!("Failed"), json!("Evicted"));
     let pod = pod_of("web", id, "web-pod", &status);
-    cluster.has_pods(std::slice::from_ref(&pod), "green", &[]);
+    cluster.has_pods(std::slice::from_ref(&pod), "green", std::slice::from_ref(&pod));
     cluster.has_log("green", "web-pod", "build", &["one", "two"]);
 
     let (reason, ..) = collect_until(&pool, &cluster, async || end(&pool, id).await).await;
     assert_eq!((reason.as_str(), log(&pool, id).await), ("Evicted", vec!["one".to_owned(), "two".to_owned()]));
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn what_the_kubelet_can_not_give_is_told_and_counted_right(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    let pod = pod_of("web", id, "web-pod", &built(3, 4));
+    cluster.has_pods(std::slice::from_ref(&pod), "green", std::slice::from_ref(&pod));
+    cluster.has_log("green", "web-pod", "prepare", &["source: 1 file"]);
+    // Of `build` it has none any more.
+    collect_until(&pool, &cluster, async || end(&pool, id).await).await;
+    assert_eq!(log(&pool, id).await, ["source: 1 file", "4 lines of this log were lost on the node"]);
+
+    let id = running(&pool, &cluster, "door").await;
+    let pod = pod_of("door", id, "door-pod", &built(3, 2));
+    cluster.has_pods(std::slice::from_ref(&pod), "green", &[]);
+    cluster.has_log("green", "door-pod", "build", &["one", "two"]);
+    collect_until(&pool, &cluster, async || end(&pool, id).await).await;
+    let log = log(&pool, id).await;
+    assert!(log[0].starts_with("an unknown number of lines of the container prepare is lost: "), "{log:?}");
+    assert_eq!(log[1..], ["one", "two"]);
 }
 
 #[sqlx::test(migrations = "./migrations")]
