@@ -117,17 +117,23 @@ pub async fn queue_place(pool: &PgPool, build: Uuid) -> Result<Value> {
     Ok(place.unwrap_or_default())
 }
 
-/// The rows of `build_steps`, in their order.
+/// Rows of `build_steps`, and the number of the last where others follow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Steps {
+    pub rows: Vec<Value>,
+    pub next: Option<i32>,
+}
+
+/// The steps after this one in their order: one at least where there is one, at most `limit`, and as many as make
+/// `bytes`: `db/sql/steps_page.sql`. What all of them printed may be more than anyone should hold at once.
 ///
 /// # Errors
 /// When the query fails.
-pub async fn steps(pool: &PgPool, build: Uuid) -> Result<Vec<Value>> {
-    Ok(sqlx::query_scalar!(
-        "select to_jsonb(r) - 'id' - 'build_id' as \"row!\" from build_steps r where build_id = $1 order by step_number",
-        build
-    )
-    .fetch_all(pool)
-    .await?)
+pub async fn steps(pool: &PgPool, build: Uuid, after: i32, limit: i64, bytes: i64) -> Result<Steps> {
+    let rows = sqlx::query_file!("src/db/sql/steps_page.sql", build, after, limit, bytes).fetch_all(pool).await?;
+    let is_more = rows.last().is_some_and(|last| i64::try_from(rows.len()).is_ok_and(|count| count < last.remaining));
+    let next = rows.last().filter(|_| is_more).map(|last| last.step_number);
+    Ok(Steps { rows: rows.into_iter().map(|row| row.row).collect(), next })
 }
 
 /// The rows of `build_status_history`, in their order.

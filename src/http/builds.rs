@@ -20,6 +20,12 @@ type Answer = Result<Json<Value>, Refusal>;
 const PAGE: i64 = 50;
 const PAGE_MOST: i64 = 500;
 
+/// Steps of a page where the query does not say.
+const STEPS: i64 = 100;
+const STEPS_MOST: i64 = 1_000;
+/// What the steps of a page have printed, but for its last: one alone may have 72 KiB.
+const STEPS_BYTES: i64 = 1024 * 1024;
+
 pub async fn list(
     State(served): State<Served>,
     caller: Caller,
@@ -100,7 +106,6 @@ macro_rules! of_attempt {
 }
 
 of_attempt! { by_name, by_id, build }
-of_attempt! { steps_by_name, steps_by_id, steps }
 of_attempt! { history_by_name, history_by_id, history }
 of_attempt! { results_by_name, results_by_id, results }
 
@@ -117,8 +122,43 @@ pub async fn described(served: &Served, id: Uuid) -> Result<Value, Refusal> {
     found.pop().ok_or_else(|| Refusal::NotFound(format!("there is no build {id}")))
 }
 
-async fn steps(served: &Served, id: Uuid) -> Answer {
-    Ok(Json(json!({"build_id": id, "steps": archive::steps(&served.context.pool, id).await?})))
+/// Which steps are asked for.
+struct Page {
+    after: i32,
+    limit: i64,
+}
+
+impl Page {
+    fn take(parameters: &mut Parameters) -> Result<Self, Refusal> {
+        let after = parameters.take_number("after", 0, i64::from(i32::MAX))?;
+        Ok(Self {
+            after: after.and_then(|after| i32::try_from(after).ok()).unwrap_or_default(),
+            limit: parameters.take_number("limit", 1, STEPS_MOST)?.unwrap_or(STEPS),
+        })
+    }
+}
+
+pub async fn steps_by_name(
+    State(served): State<Served>,
+    caller: Caller,
+    named: Named,
+    mut parameters: Parameters,
+) -> Answer {
+    let which = parameters.take_attempt()?;
+    let page = Page::take(&mut parameters)?;
+    parameters.end()?;
+    steps(&served, attempt(&served, &caller, &named, which).await?.id, &page).await
+}
+
+pub async fn steps_by_id(State(served): State<Served>, caller: Caller, id: Id, mut parameters: Parameters) -> Answer {
+    let page = Page::take(&mut parameters)?;
+    parameters.end()?;
+    steps(&served, known(&served, &caller, &id).await?.id, &page).await
+}
+
+async fn steps(served: &Served, id: Uuid, page: &Page) -> Answer {
+    let found = archive::steps(&served.context.pool, id, page.after, page.limit, STEPS_BYTES).await?;
+    Ok(Json(json!({"build_id": id, "steps": found.rows, "next": found.next})))
 }
 
 async fn history(served: &Served, id: Uuid) -> Answer {

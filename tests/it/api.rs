@@ -450,6 +450,49 @@ async fn an_attempt_is_told_with_all_that_happened_to_it(pool: PgPool) {
     let steps = api.ok(&format!("{path}/steps?run=1")).await;
     let names: Vec<&Value> = steps["steps"].as_array().unwrap().iter().map(|step| &step["step_name"]).collect();
     assert_eq!(names, ["RUN 1", "RUN 2", "RUN 3"]);
+    assert_eq!(steps["next"], Value::Null);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn steps_come_page_by_page_however_much_they_printed(pool: PgPool) {
+    let api = Api::of(&pool, "green");
+    let id = running(&pool, "green", "wall").await;
+    // What the largest build may have, without a number where a step was never seen.
+    sqlx::query(
+        "insert into build_steps (id, build_id, step_number, step_name, status, stdout, stderr)
+         select gen_random_uuid(), $1, n, 'RUN ' || n, 'success', repeat('x', 64 * 1024), repeat('y', 8 * 1024)
+         from generate_series(1, 1000) n where n <> 3",
+    )
+    .bind(id)
+    .execute(&pool)
+    .await
+    .expect("steps can be stored");
+    let path = "/namespaces/green/builds/wall/steps";
+    let (mut numbers, mut pages, mut next) = (Vec::new(), 0, json!(0));
+    while !next.is_null() {
+        let response = api.send(&format!("{path}?limit=1000&after={next}"), &[]).await;
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        assert!(body.len() < 1_300_000, "a page of {} bytes", body.len());
+        let page: Value = serde_json::from_slice(&body).expect("JSON");
+        let steps = page["steps"].as_array().expect("steps");
+        assert!(steps.iter().all(|step| step["stdout"].as_str().is_some_and(|text| text.len() == 64 * 1024)));
+        numbers.extend(steps.iter().map(|step| step["step_number"].as_i64().expect("a number")));
+        next = page["next"].clone();
+        pages += 1;
+    }
+    let all: Vec<i64> = (1..=1_000).filter(|number| *number != 3).collect();
+    assert_eq!(numbers, all);
+    assert!((60..80).contains(&pages), "{pages} pages");
+
+    let few = api.ok(&format!("/builds/{id}/steps?after=2&limit=2")).await;
+    let numbers = |page: &Value| -> Vec<Value> {
+        page["steps"].as_array().unwrap().iter().map(|step| step["step_number"].clone()).collect()
+    };
+    assert_eq!((numbers(&few), &few["next"]), (vec![json!(4), json!(5)], &json!(5)));
+    let last = api.ok(&format!("{path}?after=998&limit=2")).await;
+    assert_eq!((numbers(&last), &last["next"]), (vec![json!(999), json!(1000)], &Value::Null));
+    let none = api.ok(&format!("{path}?after=1000")).await;
+    assert_eq!((&none["steps"], &none["next"]), (&json!([]), &Value::Null));
 }
 
 #[sqlx::test(migrations = "./migrations")]
@@ -463,13 +506,21 @@ async fn readers_have_connections_of_their_own_and_little_time(pool: PgPool) {
 
 /// A pool of its own on the same database, and how many statements went through it: each takes a
 /// connection for itself.
-fn counted(pool: &PgPool) -> (PgPool, Arc<AtomicUsize>) {
+pub fn counted(pool: &PgPool) -> (PgPool, Arc<AtomicUsize>) {
     let statements = Arc::new(AtomicUsize::new(0));
     let counted = statements.clone();
-    let options = PgPoolOptions::new().max_connections(4).before_acquire(move |_, _| {
-        counted.fetch_add(1, Ordering::Relaxed);
-        Box::pin(async { Ok(true) })
-    });
+    let first = statements.clone();
+    let options = PgPoolOptions::new()
+        .max_connections(4)
+        .before_acquire(move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(true) })
+        })
+        // One that is new is taken without that.
+        .after_connect(move |_, _| {
+            first.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(()) })
+        });
     (options.connect_lazy_with((*pool.connect_options()).clone()), statements)
 }
 
