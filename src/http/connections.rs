@@ -2,15 +2,20 @@
 //! answer, or keep its place while others wait. Whoever may not read anything can't keep others from it.
 
 use std::{
+    convert::Infallible,
     io,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, http::Request};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -19,7 +24,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -29,6 +34,12 @@ const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 const STALLED: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
 /// After so long, a connection ends with the answer that is being given: new ones have their turn.
 const LIFETIME: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
+/// How long that answer may still take, also of a caller that takes it drop by drop.
+const LAST_ANSWER: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
+
+/// In the extensions of a response: how long it may go on. One without it ends within `LAST_ANSWER`.
+#[derive(Clone, Copy, Debug)]
+pub struct Lasts(pub Duration);
 
 /// Serves until `stop`, and then what is being answered. Beyond so many connections new ones wait.
 pub async fn serve(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
@@ -37,10 +48,21 @@ pub async fn serve(listener: TcpListener, router: Router, connections: usize, st
     while let Some((stream, place)) = stop.run_until_cancelled(accept(&listener, &places)).await {
         let (router, stop) = (router.clone(), stop.clone());
         served.spawn(async move {
+            let more = Arc::new(Mutex::new(Duration::ZERO));
+            let (router, lasts) = (TowerToHyperService::new(router), more.clone());
+            let answers = service_fn(move |request: Request<Incoming>| {
+                let (answer, lasts) = (router.call(request), lasts.clone());
+                async move {
+                    let answer = answer.await?;
+                    let longer = answer.extensions().get::<Lasts>().map_or(Duration::ZERO, |Lasts(longer)| *longer);
+                    *lasts.lock().unwrap_or_else(PoisonError::into_inner) = longer;
+                    Ok::<_, Infallible>(answer)
+                }
+            });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(SILENCE)
-                .serve_connection(TokioIo::new(Impatient::new(stream)), TowerToHyperService::new(router));
+                .serve_connection(TokioIo::new(Impatient::new(stream)), answers);
             let mut connection = pin!(connection);
             let has_ended = tokio::select! {
                 _ = connection.as_mut() => true,
@@ -50,7 +72,10 @@ pub async fn serve(listener: TcpListener, router: Router, connections: usize, st
             if !has_ended {
                 connection.as_mut().graceful_shutdown();
                 // A caller that breaks off is its own affair.
-                let _ = connection.await;
+                if timeout(LAST_ANSWER, connection.as_mut()).await.is_err() {
+                    let longer = *more.lock().unwrap_or_else(PoisonError::into_inner);
+                    let _ = timeout(longer, connection).await;
+                }
             }
             drop(place);
         });

@@ -30,6 +30,7 @@ use super::{
     Served,
     access::Caller,
     builds::{self, Found},
+    connections::Lasts,
     parameters::{Id, Named, Parameters},
     refusal::Refusal,
     tails::{self, CHUNK, Counted, News, Tails},
@@ -217,6 +218,7 @@ async fn stream(served: &Served, &Found { id: build, ref tenant }: &Found, asked
     let kind = if asked.as_text { "text/plain; charset=utf-8" } else { "text/event-stream" };
     let frames = futures::stream::poll_fn(move |context| frames.poll_recv(context)).map(Ok::<_, Infallible>);
     let mut response = Body::from_stream(frames).into_response();
+    response.extensions_mut().insert(Lasts(LIFETIME));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

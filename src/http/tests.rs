@@ -22,7 +22,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use super::*;
+use super::{connections::Lasts, *};
 use crate::jobs;
 
 /// Questions that were put to the API server.
@@ -232,6 +232,9 @@ async fn what_is_wrong_in_a_request_is_named() {
         ("/api/v1/namespaces/mine/builds/WEB", "parameter name"),
         ("/api/v1/namespaces/mine/builds/web?run=2147483648", "parameter run"),
         ("/api/v1/namespaces/mine/builds/web/steps?attempt=x", "parameter attempt"),
+        ("/api/v1/namespaces/mine/builds/web/steps?after=-1", "parameter after"),
+        ("/api/v1/namespaces/mine/builds/web/steps?limit=1001", "parameter limit"),
+        ("/api/v1/builds/0190a5b2-7c3d-7e4f-8a1b-00001f3a9c2e/steps?after=2147483648", "parameter after"),
         ("/api/v1/namespaces/mine/builds/web/logs?from=0", "parameter from"),
         ("/api/v1/namespaces/mine/builds/web/logs?since=yesterday", "parameter since"),
         ("/api/v1/namespaces/mine/builds/web/logs?follow=maybe", "parameter follow"),
@@ -309,6 +312,25 @@ async fn with_one_place() -> std::net::SocketAddr {
     address
 }
 
+/// A server whose `/long` says that it may take long, and gives its last word after five seconds.
+async fn with_a_long_answer() -> std::net::SocketAddr {
+    let (router, ..) = server();
+    let long = || {
+        let words = futures::stream::unfold(0, |said| async move {
+            sleep(Duration::from_millis(500)).await;
+            (said < 10).then(|| (Ok::<_, std::convert::Infallible>(format!("word {said}\n")), said + 1))
+        });
+        let mut response = Body::from_stream(words).into_response();
+        response.extensions_mut().insert(Lasts(Duration::from_mins(1)));
+        std::future::ready(response)
+    };
+    let router = router.route("/long", axum::routing::get(long));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, router, 1, CancellationToken::new()));
+    address
+}
+
 /// Whether a caller of its own has an answer soon.
 async fn is_served(address: std::net::SocketAddr) -> bool {
     let asked = async {
@@ -328,6 +350,31 @@ async fn a_caller_that_takes_nothing_of_its_answer_is_hung_up_on() {
     greedy.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     assert!(is_served(address).await);
     drop(greedy);
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_its_answer_drop_by_drop_gives_up_its_place() {
+    let address = with_one_place().await;
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let taking = tokio::spawn(async move {
+        let mut drop = vec![0; 256 * 1024];
+        while slow.read(&mut drop).await.is_ok_and(|read| read > 0) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(is_served(address).await);
+    timeout(Duration::from_secs(10), taking).await.expect("its connection has ended").unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_may_last_outlives_its_connections_turn() {
+    let address = with_a_long_answer().await;
+    let mut patient = TcpStream::connect(address).await.unwrap();
+    patient.write_all(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    timeout(Duration::from_secs(20), patient.read_to_string(&mut answer)).await.expect("it ends").unwrap();
+    assert!(answer.contains("word 9"), "{answer}");
 }
 
 #[tokio::test]
