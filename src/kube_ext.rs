@@ -1,12 +1,12 @@
 //! What several parts ask of the cluster in the same way: the Job of an attempt and those of all, the whole of
-//! a kind, which namespace has a name, the end of exactly one object, and the writing of a status.
+//! a kind at once or page by page, which namespace has a name, the end of exactly one object, and the writing of a status.
 
-use std::fmt::Debug;
+use std::{collections::HashSet, fmt::Debug};
 
 use image_factory_core::{ids, labels};
 use k8s_openapi::{
     api::{batch::v1::Job, core::v1::Namespace},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta},
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -18,10 +18,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::crd::Build;
+
 /// The field manager of every status we write.
 const MANAGER: &str = "image-factory";
-/// Objects asked for at once.
-const PAGE: u32 = 500;
+/// Jobs asked for at once.
+const JOBS: u32 = 500;
+/// Builds asked for at once: a spec may have 256 KiB, and the annotations of one as many.
+pub const BUILDS: u32 = 50;
 
 /// The Job of this very attempt, asked live: another's of the same name does not count.
 ///
@@ -127,20 +131,48 @@ where
     }
 }
 
-/// What identifies every Job of a build, page by page: what is in them may be large.
+/// What identifies every Job of a build.
 ///
 /// # Errors
 /// When the API server does not answer as asked.
 pub async fn jobs_of_builds(client: &Client) -> Result<Vec<PartialObjectMeta<Job>>, kube::Error> {
-    let api: Api<Job> = Api::all(client.clone());
-    let mut page = ListParams::default().labels(labels::BUILD_ID).limit(PAGE);
+    let what = ListParams::default().labels(labels::BUILD_ID).limit(JOBS);
+    kept(&Api::all(client.clone()), what, Some).await
+}
+
+/// The UIDs of all Builds that there are.
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn uids_of_builds(client: &Client) -> Result<HashSet<String>, kube::Error> {
+    let api: Api<Build> = Api::all(client.clone());
+    let uids = kept(&api, ListParams::default().limit(BUILDS), |build| build.metadata.uid).await?;
+    Ok(uids.into_iter().collect())
+}
+
+/// What is kept of each object's metadata, page by page: what is in it may be large.
+async fn kept<K, T>(
+    api: &Api<K>,
+    mut page: ListParams,
+    keep: impl Fn(PartialObjectMeta<K>) -> Option<T> + Send + Sync,
+) -> Result<Vec<T>, kube::Error>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
     let mut found = Vec::new();
     loop {
         let list = api.list_metadata(&page).await?;
-        found.extend(list.items);
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
+        found.extend(list.items.into_iter().filter_map(&keep));
+        match next_page(page, &list.metadata) {
+            Some(next) => page = next,
             None => return Ok(found),
         }
     }
+}
+
+/// What to ask for after this page of a list; `None` where it was the last.
+#[must_use]
+pub fn next_page(page: ListParams, list: &ListMeta) -> Option<ListParams> {
+    let token = list.continue_.as_deref().filter(|token| !token.is_empty())?;
+    Some(page.continue_token(token))
 }

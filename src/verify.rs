@@ -8,11 +8,10 @@
 mod jobs;
 mod statuses;
 
-use std::{fmt::Debug, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::{Api, Client, api::ListParams};
-use serde::de::DeserializeOwned;
+use kube::Client;
 use sqlx::{PgConnection, PgPool};
 use tokio::time::Instant;
 
@@ -21,8 +20,6 @@ use crate::db::{self, verify::Checked};
 /// How long the cluster may take to follow the rows.
 const SETTLE: Duration = Duration::from_secs(20);
 const AGAIN: Duration = Duration::from_millis(500);
-/// Objects asked for at once.
-const PAGE: u32 = 500;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -86,22 +83,5 @@ pub async fn cluster(pool: &PgPool, client: &Client) -> Result<Vec<Finding>, Err
             return Ok(findings.to_vec());
         }
         tokio::time::sleep(AGAIN).await;
-    }
-}
-
-/// Every object, page by page.
-async fn all<K>(api: &Api<K>, mut page: ListParams) -> Result<Vec<K>, kube::Error>
-where
-    K: Clone + Debug + DeserializeOwned,
-{
-    let mut found = Vec::new();
-    page = page.limit(PAGE);
-    loop {
-        let list = api.list(&page).await?;
-        found.extend(list.items);
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
-            None => return Ok(found),
-        }
     }
 }

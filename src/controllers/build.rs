@@ -45,6 +45,7 @@ use crate::{
         builds::{self, Newest},
         together::Together,
     },
+    kube_ext,
     runtime::{Context, health::Watch},
 };
 
@@ -84,7 +85,7 @@ pub async fn run(context: Context, changed: mpsc::UnboundedReceiver<(String, Str
     let (store, writer) = reflector::store();
     let (gone, deletions) = mpsc::unbounded_channel();
     let (seen, again) = (controlled.clone(), gone.clone());
-    let objects = watcher(api, watcher::Config::default())
+    let objects = watcher(api, watcher::Config::default().page_size(kube_ext::BUILDS))
         .default_backoff()
         // What could not be read has kept its metadata whole.
         .modify(|build| watched::forget_the_rest(build.meta_mut()))

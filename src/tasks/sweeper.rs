@@ -4,15 +4,14 @@
 
 mod leftovers;
 
-use std::collections::HashSet;
-
 use image_factory_core::reason::Reason;
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{Api, ResourceExt};
 
 use super::Error;
 use crate::{
     crd::Build,
     db::builds::{self, Resource},
+    kube_ext,
     runtime::Context,
 };
 
@@ -26,8 +25,7 @@ async fn cancel_orphans(context: &Context) -> Result<(), Error> {
     if live.is_empty() {
         return Ok(());
     }
-    let listed = Api::<Build>::all(context.client.clone()).list_metadata(&ListParams::default()).await?;
-    let existing: HashSet<String> = listed.iter().filter_map(ResourceExt::uid).collect();
+    let existing = kube_ext::uids_of_builds(&context.client).await?;
     for resource in live.iter().filter(|resource| !existing.contains(&resource.uid)) {
         if let Err(error) = cancel_if_gone(context, resource).await {
             // The others are not held up by it.

@@ -1,4 +1,5 @@
-//! Every Build's status against the projection of its newest row, by the function that writes it.
+//! Every Build's status against the projection of its newest row, by the function that writes it; page by page, so that
+//! neither specs nor statements add up.
 
 use kube::{Api, Client, ResourceExt, api::ListParams, core::DeserializeGuard};
 use sqlx::PgPool;
@@ -11,22 +12,37 @@ use crate::{
         builds,
         verify::{Broken, Checked},
     },
+    kube_ext,
 };
 
 pub async fn check(pool: &PgPool, client: &Client) -> Result<Checked, Error> {
     let api: Api<DeserializeGuard<Build>> = Api::all(client.clone());
     let mut checked = Checked::default();
-    // An object that can't be read as a Build has no row, and no status.
-    for build in super::all(&api, ListParams::default()).await?.into_iter().filter_map(|build| build.0.ok()) {
+    let mut page = ListParams::default().limit(kube_ext::BUILDS);
+    loop {
+        let list = api.list(&page).await?;
+        // An object that can't be read as a Build has no row, and no status.
+        let builds = list.items.into_iter().filter_map(|build| build.0.ok()).collect();
+        check_page(pool, builds, &mut checked).await?;
+        match kube_ext::next_page(page, &list.metadata) {
+            Some(next) => page = next,
+            None => return Ok(checked),
+        }
+    }
+}
+
+async fn check_page(pool: &PgPool, page: Vec<Build>, checked: &mut Checked) -> Result<(), Error> {
+    let uids: Vec<String> = page.iter().filter_map(ResourceExt::uid).collect();
+    let newest = builds::newest_of(pool, &uids).await?;
+    for build in page {
         checked.examined += 1;
         let found = build.status.clone().unwrap_or_default();
         // What is no JSON is no Build either.
         let Ok(build) = Watched::try_from(build) else { continue };
-        let newest = builds::newest(pool, &build.uid().unwrap_or_default()).await?;
-        let expected = report::status(&build, newest.as_ref());
+        let expected = report::status(&build, newest.get(&build.uid().unwrap_or_default()));
         checked.broken.extend(problem(&found, expected).map(|problem| Broken { subject: subject(&build), problem }));
     }
-    Ok(checked)
+    Ok(())
 }
 
 fn subject(build: &Watched) -> String {

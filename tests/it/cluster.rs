@@ -27,9 +27,9 @@ use sqlx::PgPool;
 /// How long the list of all Pods takes: whoever does not wait for it acts before it is there.
 const LIST: Duration = Duration::from_millis(500);
 
-/// Answers by path; anything else is not found.
+/// Answers by path; anything else is not found. Lists come in pages as they are asked for.
 #[derive(Clone, Default)]
-pub struct Cluster(Arc<Mutex<BTreeMap<String, Answer>>>);
+pub struct Cluster(Arc<Mutex<BTreeMap<String, Answer>>>, Arc<Mutex<BTreeMap<String, usize>>>);
 
 #[derive(Clone)]
 enum Answer {
@@ -46,6 +46,11 @@ impl Cluster {
     /// Whether there is an object at this path: one that was deleted is gone.
     pub fn still_has(&self, path: &str) -> bool {
         self.0.lock().expect("no error").contains_key(path)
+    }
+
+    /// The most objects that were ever asked for at once at this path.
+    pub fn largest_page(&self, path: &str) -> usize {
+        self.1.lock().expect("no error").get(path).copied().unwrap_or_default()
     }
 
     /// What the watch of Pods shows, and what a list of a namespace's shows. Their `prepare` has printed nothing.
@@ -130,6 +135,14 @@ async fn answer(State(cluster): State<Cluster>, method: Method, uri: Uri) -> Res
     }
     drop(answers);
     match found {
+        Some(Answer::Object(object)) if object["items"].is_array() => {
+            let page = page(object, query);
+            let count = page["items"].as_array().map_or(0, Vec::len);
+            let mut pages = cluster.1.lock().expect("no error");
+            let largest = pages.entry(path).or_default();
+            *largest = count.max(*largest);
+            Json(page).into_response()
+        }
         Some(Answer::Object(object)) => Json(object).into_response(),
         Some(Answer::Text(text, 0)) => text.into_response(),
         Some(Answer::Text(text, _)) => {
@@ -142,4 +155,20 @@ async fn answer(State(cluster): State<Cluster>, method: Method, uri: Uri) -> Res
             (StatusCode::NOT_FOUND, Json(status)).into_response()
         }
     }
+}
+
+/// The part of a list that a query asks for. The token says how many came before.
+fn page(mut list: Value, query: &str) -> Value {
+    let asked = |name: &str| {
+        let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        value.and_then(|value| value.parse::<usize>().ok())
+    };
+    let before = asked("continue").unwrap_or_default();
+    let items = list["items"].as_array().cloned().unwrap_or_default();
+    let until = asked("limit").map_or(items.len(), |limit| items.len().min(before + limit));
+    if until < items.len() {
+        list["metadata"]["continue"] = json!(until.to_string());
+    }
+    list["items"] = json!(items[before..until]);
+    list
 }

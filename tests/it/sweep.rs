@@ -96,6 +96,28 @@ async fn an_attempt_whose_build_is_gone_or_another_by_now_is_cancelled(pool: PgP
 }
 
 #[sqlx::test(migrations = "./migrations")]
+async fn builds_are_listed_a_few_at_a_time_and_none_is_missed(pool: PgPool) {
+    limits(&pool, 10, 10).await;
+    let mut builds = Vec::new();
+    for number in 0..120 {
+        let name = format!("wall-{number}");
+        builds.push(build(&name, &format!("uid-green-{name}")));
+    }
+    let gone = queued(&pool, &attempt("green", "gone")).await;
+    let first = queued(&pool, &attempt("green", "wall-0")).await;
+    let last = queued(&pool, &attempt("green", "wall-119")).await;
+    let cluster = Cluster::default();
+    // Those that are in no list are looked for by themselves: none is there.
+    cluster.has(BUILDS, &list(&builds));
+    cluster.has("/apis/batch/v1/jobs", &list(&[]));
+    sweep(cluster.context(&pool).await).await.expect("no error");
+    for (id, way) in [(gone, "queued → cancelled"), (first, "queued"), (last, "queued")] {
+        assert_eq!(history(&pool, id).await, way);
+    }
+    assert_eq!(cluster.largest_page(BUILDS), 50, "each may be large");
+}
+
+#[sqlx::test(migrations = "./migrations")]
 async fn a_job_goes_whose_attempt_was_cleaned_up_or_is_long_unknown(pool: PgPool) {
     limits(&pool, 10, 10).await;
     let cleaned = queued(&pool, &attempt("green", "cleaned")).await;

@@ -1,10 +1,11 @@
 //! `image-factory verify` on rows that the operator's own statements wrote, sound as they are and
 //! then broken in every way it looks for, where constraints stand in the way without them.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use image_factory::{
     clock,
+    controllers::build::{report, watched::Watched},
     db::{
         self, launches,
         logs::{self, Cursor, Line},
@@ -16,10 +17,15 @@ use image_factory::{
 };
 use image_factory_core::{loglevel::Level, outcome::Outcome, reason::Reason};
 use jiff::Timestamp;
+use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::attempts::{attempt, failure, limits, next_run, queued, success};
+use super::{
+    api::counted,
+    attempts::{attempt, failure, limits, next_run, queued, success},
+    cluster::{Cluster, list},
+};
 
 /// Its Job is made, its log of three lines is stored, and it succeeds.
 async fn succeed(pool: &PgPool, build: Uuid) {
@@ -377,4 +383,51 @@ async fn a_job_is_kept_by_an_attempt_that_it_ran_for_even_where_that_ended_befor
     let mut kept = launches::jobs_created(&pool, &ids).await.expect("records");
     kept.sort();
     assert_eq!(kept, ids[..2]);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn statuses_are_compared_page_by_page_with_one_statement_a_page(pool: PgPool) {
+    limits(&pool, 10, 10).await;
+    let mut builds = Vec::new();
+    for number in 0..120 {
+        let new = attempt("green", &format!("wall-{number}"));
+        queued(&pool, &new).await;
+        let mut build = json!({
+            "apiVersion": "imagefactory.dev/v1alpha1", "kind": "Build",
+            "metadata": {"name": new.resource.name, "namespace": "green", "uid": new.resource.uid, "generation": 1},
+            "spec": {
+                "method": "container",
+                "source": {"inline": {"files": {"Dockerfile": "FROM scratch"}}},
+                "output": {"image": "registry.test/green/wall:1"},
+            },
+        });
+        let newest = db::builds::newest(&pool, &new.resource.uid).await.expect("a row").expect("it is there");
+        let watched: Watched = serde_json::from_value(build.clone()).expect("a Build");
+        build["status"] = serde_json::to_value(report::status(&watched, Some(&newest))).expect("JSON");
+        builds.push(build);
+    }
+    builds[119]["status"]["run"] = json!(2);
+    let cluster = Cluster::default();
+    let all = "/apis/imagefactory.dev/v1alpha1/builds";
+    cluster.has(all, &list(&builds));
+    cluster.has("/apis/batch/v1/jobs", &list(&[]));
+    let client = cluster.context(&pool).await.client;
+    let (counted, statements) = counted(&pool);
+    let mend = async {
+        // It is compared again while something is broken.
+        while statements.load(Ordering::Relaxed) < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        builds[119]["status"]["run"] = json!(1);
+        cluster.has(all, &list(&builds));
+    };
+    let (found, ()) = tokio::join!(verify::cluster(&counted, &client), mend);
+    let of_statuses = found.expect("no error").remove(1).checked;
+    assert_eq!((of_statuses.examined, of_statuses.broken), (120, Vec::new()));
+    assert_eq!(cluster.largest_page(all), 50);
+    assert_eq!(
+        statements.load(Ordering::Relaxed),
+        8,
+        "two rounds, each with one statement a page and one for the Jobs"
+    );
 }
