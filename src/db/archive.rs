@@ -83,8 +83,20 @@ pub async fn ids(pool: &PgPool, tenant_uid: &str, filter: &Filter, limit: i64) -
                 .fetch_all(pool)
                 .await
         }
-        (None, Some(status), _) => {
-            sqlx::query_file_scalar!("src/db/sql/listed_by_status.sql", tenant_uid, before, limit, status, project)
+        (None, Some(status), Some(project)) => {
+            sqlx::query_file_scalar!(
+                "src/db/sql/listed_by_project_and_status.sql",
+                tenant_uid,
+                before,
+                limit,
+                project,
+                status
+            )
+            .fetch_all(pool)
+            .await
+        }
+        (None, Some(status), None) => {
+            sqlx::query_file_scalar!("src/db/sql/listed_by_status.sql", tenant_uid, before, limit, status)
                 .fetch_all(pool)
                 .await
         }

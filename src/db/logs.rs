@@ -194,18 +194,16 @@ pub async fn last_line(pool: &PgPool, build: Uuid) -> Result<i64> {
     .unwrap_or(0))
 }
 
-/// Number of the first line that was printed at `since` or later; `None` where there is none yet.
+/// Number of the first line that was printed at `since` or later; `None` where there is none yet:
+/// `db/sql/first_line_since.sql`.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn first_line_since(pool: &PgPool, build: Uuid, since: Timestamp) -> Result<Option<i64>> {
-    Ok(sqlx::query_scalar!(
-        "select line_number from build_logs where build_id = $1 and logged_at >= $2 order by line_number limit 1",
-        build,
-        since.to_sqlx() as jiff_sqlx::Timestamp
-    )
-    .fetch_optional(pool)
-    .await?)
+    let since = since.to_sqlx();
+    Ok(sqlx::query_file_scalar!("src/db/sql/first_line_since.sql", build, since as jiff_sqlx::Timestamp)
+        .fetch_optional(pool)
+        .await?)
 }
 
 /// Rows in COPY's text format: <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2>.

@@ -3,11 +3,12 @@
 use image_factory::db::{
     Error,
     launches::followed,
-    logs::{Cursor, Line, append},
+    logs::{Cursor, Line, append, first_line_since},
     steps::Recorded,
 };
 use image_factory_core::loglevel::Level;
 use jiff::Timestamp;
+use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -161,4 +162,56 @@ async fn a_log_that_was_read_to_its_end_gets_no_more_lines(pool: PgPool) -> sqlx
     assert_eq!(cursors(&pool, id).await, [end]);
     assert_eq!(stored(&pool, id).await?, [(1, "one".to_owned())], "the lines go with the cursor");
     Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn the_first_line_since_a_time_is_found_in_a_long_log_without_reading_it(pool: PgPool) -> sqlx::Result<()> {
+    let id = queued(&pool, &attempt("green", "wall")).await;
+    assert_eq!(first_line_since(&pool, id, Timestamp::UNIX_EPOCH).await.expect("no error"), None);
+    // A line a second, whose neighbours are in a somewhat different order.
+    sqlx::query(
+        "insert into build_logs (id, build_id, line_number, log_content, log_level, logged_at)
+         select gen_random_uuid(), $1, n, 'x', 'INFO', to_timestamp(2000000000 + n + case n % 7 when 0 then 5 when 3 then -4 else 0 end)
+         from generate_series(1, 50000) n",
+    )
+    .bind(id)
+    .execute(&pool)
+    .await?;
+    let since = |second: i64| Timestamp::from_second(2_000_000_000 + second).expect("a time");
+    for second in
+        [-10, 0, 1, 2, 6, 7, 8, 500, 999, 1_000, 1_001, 1_004, 24_999, 31_415, 49_990, 49_999, 50_000, 50_003, 50_010]
+    {
+        let naive: Option<i64> = sqlx::query_scalar(
+            "select min(line_number) from build_logs where build_id = $1 and logged_at >= to_timestamp(2000000000 + $2)",
+        )
+        .bind(id)
+        .bind(second)
+        .fetch_one(&pool)
+        .await?;
+        assert_eq!(first_line_since(&pool, id, since(second)).await.expect("no error"), naive, "since {second}");
+    }
+    let mut connection = pool.acquire().await?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "prepare asked as {}",
+        include_str!("../../src/db/sql/first_line_since.sql")
+    )))
+    .execute(&mut *connection)
+    .await?;
+    let explain = format!(
+        "explain (analyze, costs off, timing off, format json) execute asked('{id}', to_timestamp(2000031415))"
+    );
+    let row = sqlx::raw_sql(sqlx::AssertSqlSafe(explain)).fetch_one(&mut *connection).await?;
+    let plan: Value = sqlx::Row::try_get(&row, 0)?;
+    let read = lines_read(&plan[0]["Plan"]);
+    assert!((2..=2_500).contains(&read), "{read} of 50000 lines were read: {plan:#}");
+    Ok(())
+}
+
+/// How many lines a plan has looked at.
+fn lines_read(node: &Value) -> i64 {
+    let count = |key: &str| node[key].as_i64().unwrap_or_default();
+    let is_of_log = node["Relation Name"].as_str().is_some_and(|table| table.starts_with("build_logs"));
+    let here = (count("Actual Rows") + count("Rows Removed by Filter")) * count("Actual Loops");
+    let below: i64 = node["Plans"].as_array().into_iter().flatten().map(lines_read).sum();
+    below + if is_of_log { here } else { 0 }
 }
