@@ -363,18 +363,9 @@ async fn cancel(
     sentence: &str,
 ) -> Result<usize> {
     super::runs::take_turn(conn, resource_uid).await?;
-    let marked = sqlx::query!(
-        "update builds set cancel_requested_at = now(), cancel_reason = $2
-         where resource_uid = $1 and status in ('queued', 'in_progress') and cancel_requested_at is null
-           and ($3::int is null or run < $3)
-         returning id, status,
-             pg_notify('image_factory_status', 'stop_asked ' || resource_namespace || '/' || resource_name)::text as notified",
-        resource_uid,
-        reason.as_str(),
-        before_run
-    )
-    .fetch_all(&mut *conn)
-    .await?;
+    let marked = sqlx::query_file!("src/db/sql/stop_asked.sql", resource_uid, reason.as_str(), before_run)
+        .fetch_all(&mut *conn)
+        .await?;
     let queued: Vec<transitions::Change> = marked
         .iter()
         .filter(|row| row.status == Status::Queued.as_str())

@@ -41,22 +41,7 @@ pub struct Unlaunched {
 /// # Errors
 /// When the query fails.
 pub async fn unlaunched(pool: &PgPool) -> Result<Vec<Unlaunched>> {
-    let rows = sqlx::query!(
-        "select b.id, b.resource_namespace, b.resource_name, b.resource_uid, p.name as project, w.worker_name,
-                w.status = 'offline' as \"worker_offline!\",
-                w.node_selector as \"node_selector: Json<BTreeMap<String, String>>\",
-                w.tolerations as \"tolerations: Json<Vec<Toleration>>\", c.build_method, c.spec, b.cancel_reason,
-                (select count(*) from build_status_history h
-                 where h.build_id = b.id and h.sequence > 1 and h.to_status = 'queued') as \"returns!\"
-         from builds b
-         join projects p on p.id = b.project_id
-         join build_workers w on w.id = b.worker_id
-         join build_configs c on c.build_id = b.id
-         where b.status = 'in_progress' and b.job_created_at is null
-         order by b.started_at"
-    )
-    .fetch_all(pool)
-    .await?;
+    let rows = sqlx::query_file!("src/db/sql/unlaunched.sql").fetch_all(pool).await?;
     rows.into_iter()
         .map(|row| {
             Ok(Unlaunched {
@@ -203,14 +188,7 @@ pub struct Stopping {
 /// # Errors
 /// When the query fails.
 pub async fn stopping(pool: &PgPool) -> Result<Vec<Stopping>> {
-    Ok(sqlx::query_as!(
-        Stopping,
-        "select id, resource_namespace as namespace, resource_name as name from builds
-         where status = 'in_progress' and job_created_at is not null
-           and (cancel_requested_at is not null or pod_given_up_at is not null)"
-    )
-    .fetch_all(pool)
-    .await?)
+    Ok(sqlx::query_file_as!(Stopping, "src/db/sql/stopping.sql").fetch_all(pool).await?)
 }
 
 /// An attempt to follow.

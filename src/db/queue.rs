@@ -88,13 +88,7 @@ pub struct Waiting {
 /// # Errors
 /// When the query fails.
 pub async fn waiting(pool: &PgPool) -> Result<Vec<Waiting>> {
-    Ok(sqlx::query_as!(
-        Waiting,
-        "select q.build_id as \"build!\", b.resource_uid, q.waiting_for, q.position as \"position!\"
-         from build_queue q join builds b on b.id = q.build_id"
-    )
-    .fetch_all(pool)
-    .await?)
+    Ok(sqlx::query_file_as!(Waiting, "src/db/sql/waiting.sql").fetch_all(pool).await?)
 }
 
 /// Whether there is more to claim is the second.

@@ -150,17 +150,7 @@ pub struct Expired {
 /// # Errors
 /// When the query fails.
 pub async fn expired(pool: &PgPool, limit: i64) -> Result<Vec<Expired>> {
-    Ok(sqlx::query_as!(
-        Expired,
-        "select b.id, b.resource_namespace as namespace, b.resource_name as name
-         from builds b
-         where b.cleanup_at is null and b.cleanup_due_at <= now()
-         order by b.cleanup_due_at
-         limit $1",
-        limit
-    )
-    .fetch_all(pool)
-    .await?)
+    Ok(sqlx::query_file_as!(Expired, "src/db/sql/expired.sql", limit).fetch_all(pool).await?)
 }
 
 /// The Job is gone, or could not be deleted.

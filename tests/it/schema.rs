@@ -5,6 +5,7 @@ mod contract;
 mod days;
 mod integrity;
 mod partitions;
+mod plans;
 mod queue;
 mod rows;
 mod views;
