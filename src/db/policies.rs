@@ -6,7 +6,7 @@ use image_factory_core::method::Method;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Result, builds, declared};
+use super::{Result, builds, declared, queue::take_turn};
 use crate::clock;
 
 /// `None` is the operator's default, or no limit where it has none.
@@ -22,9 +22,9 @@ pub struct Policy {
     pub weight: i32,
 }
 
-/// Makes the table hold exactly these policies, listed at `resource_version`. They take effect with the next
-/// claim, which this wakes where something has changed. `false`: a newer list has been declared, and
-/// nothing is changed.
+/// Makes the table hold exactly these policies, listed at `resource_version`. No claim that commits later goes by
+/// others: this takes the claim's turn. It wakes one where something has changed. `false`: a newer list has been
+/// declared, and nothing is changed.
 ///
 /// # Errors
 /// When a statement fails; nothing is changed then.
@@ -35,6 +35,7 @@ pub async fn declare(pool: &PgPool, policies: &[Policy], resource_version: i64) 
     let method = |method| numbers(&|policy: &Policy| policy.max_concurrent_by_method.get(&method).copied());
     let uids = texts(|policy| &policy.tenant_uid);
     let mut tx = pool.begin().await?;
+    take_turn(&mut tx).await?;
     if !declared::is_newest(&mut tx, "policies", resource_version).await? {
         return Ok(false);
     }
