@@ -1,4 +1,5 @@
-//! A namespace's limit: never more builds at once than its policy says, and those that wait say for what.
+//! A namespace's limits: never more builds at once than its policy says, of it, of a project and of a method, and those
+//! that wait say for what.
 
 use image_factory::crd::BuildConcurrencyPolicy;
 use k8s_openapi::api::core::v1::ResourceQuota;
@@ -26,10 +27,12 @@ async fn declare(tenant: &Tenant, spec: Value) {
         "metadata": {"name": "default"}, "spec": spec,
     });
     let params = PatchParams::apply(APPLIER).force();
-    policies.patch("default", &params, &Patch::Apply(&policy)).await.expect("the API server accepts it");
+    let applied = policies.patch("default", &params, &Patch::Apply(&policy)).await.expect("the API server accepts it");
+    let generation = applied.metadata.generation;
     watching::until(&policies, "default", "the policy to be in force", |policy: Option<&BuildConcurrencyPolicy>| {
         policy.and_then(|policy| policy.status.as_ref()).is_some_and(|status| {
-            status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            status.observed_generation == generation
+                && status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
         })
     })
     .await;
@@ -79,6 +82,52 @@ async fn builds_over_the_limit_wait_in_their_order_and_say_so() {
         .await
         .expect("the history can be read");
         assert_eq!((builds, pairs), (3, 0), "of three builds, no two ran at once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn projects_and_methods_have_limits_of_their_own_and_priority_goes_first_where_the_policy_says_so() {
+    tenant("limits", "baseline", async |tenant| {
+        let apply = async |name: &str, project: &str, priority: i32, dockerfile: &str| {
+            let mut manifest = tenant.manifest(name, "container", dockerfile);
+            manifest["spec"]["project"] = json!(project);
+            manifest["spec"]["priority"] = json!(priority);
+            tenant.apply(&manifest).await;
+        };
+        let quick = "FROM BASE\nRUN true\n";
+        declare(tenant, json!({"maxConcurrentPerProject": 1})).await;
+        apply("first", "press", 0, "FROM BASE\nRUN sleep 100\n").await;
+        tenant.until("first", "it to run", |build| phase(build) == "InProgress").await;
+        apply("second", "press", 0, quick).await;
+        let waits = async |name: &str, reason: &str| {
+            let build = tenant
+                .until(name, &format!("it to wait for {reason}"), |build| {
+                    status(build)["queue"]["waitingFor"] == reason
+                })
+                .await;
+            status(&build)["queue"]["message"].clone()
+        };
+        assert_eq!(waits("second", "ProjectLimit").await, "project press runs 1 of 1 builds");
+        apply("elsewhere", "cellar", 0, quick).await;
+        assert_eq!(phase(&tenant.finished("elsewhere", 1).await), "Success", "another project is not held up");
+
+        declare(tenant, json!({"methods": {"container": 1}})).await;
+        let message = format!("tenant {} runs 1 of 1 builds of method container", tenant.namespace);
+        assert_eq!(waits("second", "MethodLimit").await, message);
+
+        declare(tenant, json!({"maxConcurrentBuilds": 1, "priorityDispatch": true})).await;
+        apply("urgent", "cellar", 9, quick).await;
+        let urgent = tenant.until("urgent", "its place", |build| !status(build)["queue"].is_null()).await;
+        assert_eq!(status(&urgent)["queue"]["position"], 1, "before one that came earlier");
+        tenant.merge("first", &json!({"spec": {"cancel": true}})).await;
+        let mut started = Vec::new();
+        for name in ["urgent", "second"] {
+            let build = tenant.finished(name, 1).await;
+            assert_eq!(phase(&build), "Success");
+            started.push(build.status.and_then(|status| status.started_at).expect("it has started"));
+        }
+        assert!(started.is_sorted(), "{started:?}");
     })
     .await;
 }
