@@ -40,6 +40,8 @@ async fn two_stages(method: &str, level: &str) {
         let mut manifest = tenant.manifest("cider", method, PRESS);
         manifest["spec"]["project"] = json!("press");
         manifest["spec"]["source"]["inline"]["files"]["apples.txt"] = json!("gala\n");
+        // A test beside this one may declare a worker that fits.
+        manifest["spec"]["worker"] = json!({"name": "cluster"});
         tenant.apply(&manifest).await;
         let build = tenant.finished("cider", 1).await;
         assert_eq!(phase(&build), "Success");
@@ -88,6 +90,7 @@ RUN echo "this stage is not asked for" && exit 1
         manifest["spec"]["dockerfile"] = json!("Presses");
         manifest["spec"]["target"] = json!("press");
         manifest["spec"]["buildArgs"] = json!({"VARIETY": "gala $(HOME) $HOME"});
+        manifest["spec"]["worker"] = json!({"name": "cluster"});
         manifest["spec"]["output"]["tags"] = json!(["latest"]);
         manifest["spec"]["output"]["labels"] = json!({"org.example.grower": "$(HOSTNAME) & sons"});
         tenant.apply(&manifest).await;

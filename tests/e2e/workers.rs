@@ -23,7 +23,6 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
-    cluster,
     rights::NAMESPACE,
     rows,
     tenant::{APPLIER, Tenant, phase, status, tenant},
@@ -301,21 +300,23 @@ async fn a_worker_beside_the_operator_serves_every_namespace_and_one_of_a_namesp
         tenant("guest", "baseline", async |guest| {
             apply(guest, "theirs", QUICK, json!({"name": "press"})).await;
             waits_for(guest, "theirs", "NoMatchingWorker").await;
-            if cluster::kaniko_image().await.is_none() {
-                eprintln!("without a shared worker: only one of kaniko stands in no other test's way");
-                return;
-            }
             let shared = workers(&guest.client, NAMESPACE);
             let name = guest.namespace.as_str();
-            declare(&shared, name, json!({"methods": ["kaniko"]})).await;
-            for of in [owner, guest] {
-                let mut manifest = of.manifest("shared", "kaniko", QUICK);
-                manifest["spec"]["worker"] = json!({"name": name});
-                of.apply(&manifest).await;
-                let built = of.finished("shared", 1).await;
-                assert_eq!((phase(&built), &status(&built)["worker"]), (json!("Success"), &json!(name)));
-            }
+            // It serves the builds of tests beside this one, too: there is room for them.
+            declare(&shared, name, json!({"methods": ["container"], "concurrentBuilds": 100})).await;
+            let outcome = AssertUnwindSafe(async {
+                for of in [owner, guest] {
+                    apply(of, "shared", QUICK, json!({"name": name})).await;
+                    let built = of.finished("shared", 1).await;
+                    assert_eq!((phase(&built), &status(&built)["worker"]), (json!("Success"), &json!(name)));
+                }
+            })
+            .catch_unwind()
+            .await;
             shared.delete(name, &DeleteParams::default()).await.expect("it can be deleted");
+            if let Err(panic) = outcome {
+                resume_unwind(panic);
+            }
         })
         .await;
     })
