@@ -153,8 +153,9 @@ layer as (
     join used on used.layer_digest = of_image.digest
 ),
 trimmed as (
-    delete from image_layers using described
-    where image_layers.image_id = described.image_id and image_layers.layer_number > (select count(*) from layer)
+    -- Asked by an array: joined, all layers of all images may be read.
+    delete from image_layers
+    where image_id = any (array(select image_id from described)) and layer_number > (select count(*) from layer)
 ),
 layered as (
     insert into image_layers (id, image_id, layer_number, layer_digest, layer_size_bytes, is_base_layer,
