@@ -132,8 +132,19 @@ where
 /// # Errors
 /// When the API server does not answer as asked.
 pub async fn jobs_of_builds(client: &Client) -> Result<Vec<PartialObjectMeta<Job>>, kube::Error> {
-    let api: Api<Job> = Api::all(client.clone());
-    let mut page = ListParams::default().labels(labels::BUILD_ID).limit(PAGE);
+    labelled(client, labels::BUILD_ID).await
+}
+
+/// The same of every object of a kind that has this label.
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn labelled<K>(client: &Client, label: &str) -> Result<Vec<PartialObjectMeta<K>>, kube::Error>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let api: Api<K> = Api::all(client.clone());
+    let mut page = ListParams::default().labels(label).limit(PAGE);
     let mut found = Vec::new();
     loop {
         let list = api.list_metadata(&page).await?;
