@@ -277,7 +277,7 @@ pub async fn next_turn(pool: &PgPool) -> Result<Option<Timestamp>> {
     let next = sqlx::query_scalar!(
         "select least(
              (select min(next_trigger_at) from build_schedules where is_active),
-             (select min(retry_at) from schedule_slots where outcome is null)
+             (select min(coalesce(retry_at, created_at)) from schedule_slots where outcome is null)
          )"
     )
     .fetch_one(pool)

@@ -167,7 +167,7 @@ pub async fn pending(pool: &PgPool, now: Timestamp, limit: i64) -> Result<Vec<Pe
            join build_schedules c on c.id = s.schedule_id
            join tenants t on t.id = c.tenant_id
            where s.outcome is null and (s.retry_at is null or s.retry_at <= $1)
-           order by s.retry_at nulls first, s.schedule_id, s.id
+           order by s.schedule_id, s.id
            limit $2"#,
         now.to_sqlx() as _,
         limit

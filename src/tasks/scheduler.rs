@@ -10,6 +10,7 @@ mod make;
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{StreamExt, stream};
 use image_factory_core::schedule::{Due, Schedule};
 use jiff::Timestamp;
 use kube::{
@@ -34,7 +35,9 @@ const BEAT: Duration = Duration::from_secs(30);
 /// Between two rounds at least, where something is overdue and waits for another.
 const PAUSE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
-const BATCH: i64 = 100;
+const BATCH: i64 = 500;
+/// Schedules that act at once; below the size of the pool.
+const CONCURRENCY: usize = 8;
 
 /// Runs until `stop`; woken by `wake`, and when the next time comes.
 pub async fn run(context: Context, wake: Arc<Notify>, stop: CancellationToken) {
@@ -71,11 +74,13 @@ async fn turn(context: &Context) -> Result<Duration, Error> {
 /// # Errors
 /// When the rows can't be had. What goes wrong with one schedule holds up no other.
 pub async fn round(context: &Context, now: Timestamp) -> Result<(), Error> {
-    for due in schedules::due(&context.pool, now, BATCH).await? {
+    let due = stream::iter(schedules::due(&context.pool, now, BATCH).await?);
+    due.for_each_concurrent(CONCURRENCY, async |due| {
         if let Err(error) = take(context, &due, now).await {
             say(context, &due.owner, &error);
         }
-    }
+    })
+    .await;
     make::all(context, now).await?;
     // After the expression's own: what is asked for now takes no minute away from it.
     let asked = schedules::asked(&context.pool, BATCH).await?;

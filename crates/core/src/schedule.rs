@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 use croner::Cron;
 use jiff::{
-    SignedDuration, Timestamp,
+    SignedDuration, Timestamp, Zoned,
     civil::DateTime,
     tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase},
 };
@@ -114,6 +114,11 @@ impl Schedule {
     pub fn in_words(&self) -> String {
         let words = self.cron.describe();
         format!("{} ({})", words.trim_end_matches('.'), self.zone.iana_name().unwrap_or("UTC"))
+    }
+
+    /// An instant as the zone's clock shows it.
+    pub fn on_the_wall(&self, at: Timestamp) -> Zoned {
+        at.to_zoned(self.zone.clone())
     }
 
     /// A minute of the wall's clock as an instant.

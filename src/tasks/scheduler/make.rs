@@ -2,12 +2,13 @@
 //! was made too, the slot ends as made, skipped or failed, and its Build is there once: it is looked for before a slot is
 //! given up, and one of its name is the slot's own only if it says so.
 
+use futures::{StreamExt, stream};
 use image_factory_core::schedule::{Schedule, is_too_late};
 use jiff::{SignedDuration, Timestamp};
 use kube::{Api, ResourceExt, api::PostParams, runtime::events::EventType};
 
 use super::{
-    BATCH, build,
+    BATCH, CONCURRENCY, build,
     busy::{self, Busy},
     live, say, tell,
 };
@@ -28,17 +29,32 @@ const AGAIN: SignedDuration = SignedDuration::from_secs(2);
 const FIRST_RETRY: SignedDuration = SignedDuration::from_secs(10);
 const LAST_RETRY: SignedDuration = SignedDuration::from_mins(5);
 
+/// Makes what can be made at `now`: each schedule's in their order.
 pub async fn all(context: &Context, now: Timestamp) -> Result<(), Error> {
-    for slot in slots::pending(&context.pool, now, BATCH).await? {
-        if let Err(error) = one(context, &slot, now).await {
-            if let Some(owner) = &slot.owner {
-                say(context, owner, &error);
+    let pending = slots::pending(&context.pool, now, BATCH).await?;
+    let of_schedules: Vec<Vec<Pending>> =
+        pending.chunk_by(|one, next| one.schedule == next.schedule).map(<[Pending]>::to_vec).collect();
+    stream::iter(of_schedules)
+        .for_each_concurrent(CONCURRENCY, async |slots| {
+            for slot in slots {
+                if let Err(error) = one(context, &slot, now).await {
+                    put_off(context, &slot, &error, now).await;
+                }
             }
-            let why = slot.message.clone().unwrap_or_else(|| error.to_string());
-            slots::put_off(&context.pool, slot.id, &why, false, now + AGAIN).await?;
-        }
-    }
+        })
+        .await;
     Ok(())
+}
+
+async fn put_off(context: &Context, slot: &Pending, error: &Error, now: Timestamp) {
+    if let Some(owner) = &slot.owner {
+        say(context, owner, error);
+    }
+    let why = slot.message.clone().unwrap_or_else(|| error.to_string());
+    if let Err(error) = slots::put_off(&context.pool, slot.id, &why, false, now + AGAIN).await {
+        // It is tried again all the same, with the next round.
+        tracing::warn!(%error, "why a slot's Build is not made yet could not be written");
+    }
 }
 
 /// What keeps a slot from having a Build.
