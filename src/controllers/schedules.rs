@@ -104,6 +104,7 @@ fn forget_the_rest(watched: &mut Watched) {
 }
 
 /// Changes exactly when a person has asked for something else, not with the status.
+#[expect(clippy::unnecessary_wraps, reason = "the signature is kube's")]
 fn asked(watched: &Watched) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     let metadata = watched.meta();

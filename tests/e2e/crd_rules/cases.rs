@@ -509,6 +509,9 @@ fn other_kinds() -> Vec<Case> {
 }
 
 fn schedules() -> Vec<Case> {
+    const FIELDS: &str =
+        "spec.cron must have five fields: minute, hour, day of month, month and day of week, such as `0 2 * * *`";
+    const BRANCH: &str = "spec.branch must be a branch: letters, digits and ._/+@- that start with a letter, digit or `_`, without `..` or `//` and not ending with `/` or `.lock`";
     let schedule = |accepted, refused, because: &[&'static str]| Case {
         kind: "BuildSchedule",
         accepted: Some(accepted),
@@ -523,9 +526,6 @@ fn schedules() -> Vec<Case> {
         spec(whole)
     };
     let template = |change: Value| spec(json!({"template": {"spec": change}}));
-    const FIELDS: &str =
-        "spec.cron must have five fields: minute, hour, day of month, month and day of week, such as `0 2 * * *`";
-    const BRANCH: &str = "spec.branch must be a branch: letters, digits and ._/+@- that start with a letter, digit or `_`, without `..` or `//` and not ending with `/` or `.lock`";
     vec![
         schedule(
             named(&"x".repeat(41)),
