@@ -23,6 +23,8 @@ pub enum Error {
     Db(#[from] db::Error),
     #[error("failed to reach the API server: {0}")]
     Kube(#[from] kube::Error),
+    #[error("it panicked")]
+    Panicked,
 }
 
 #[derive(Clone, Copy, Debug)]

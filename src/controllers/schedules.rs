@@ -10,11 +10,12 @@ pub mod validate;
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use image_factory_core::labels;
 use kube::{
     Api, Resource, ResourceExt,
@@ -53,6 +54,8 @@ pub enum Error {
     Kube(#[from] kube::Error),
     #[error("failed to write the template as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("the reconcile panicked")]
+    Panicked,
 }
 
 /// Runs until `stop`. `changed` names schedules whose rows have changed.
@@ -112,10 +115,17 @@ fn asked(watched: &Watched) -> Option<u64> {
     Some(hasher.finish())
 }
 
+/// A panic in one reconcile is that object's error, not the operator's end.
+///
 /// # Errors
 /// When something could not be found out or done; it is tried again.
 pub async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Error> {
-    let Some(load::Live { schedule, namespace, stored, now }) = load::live(&context, &watched).await? else {
+    let outcome = AssertUnwindSafe(reconcile_schedule(&watched, &context)).catch_unwind().await;
+    outcome.unwrap_or(Err(Error::Panicked))
+}
+
+async fn reconcile_schedule(watched: &Watched, context: &Context) -> Result<Action, Error> {
+    let Some(load::Live { schedule, namespace, stored, now }) = load::live(context, watched).await? else {
         // Deleted meanwhile: the watch brings that.
         return Ok(Action::await_change());
     };
@@ -131,7 +141,7 @@ pub async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<A
             schedules::stored(&context.pool, &namespace.uid, &declared.name).await?
         }
     };
-    report::report(&context, &schedule, &valid, stored.as_ref(), now).await?;
+    report::report(context, &schedule, &valid, stored.as_ref(), now).await?;
     Ok(Action::requeue(LOOK))
 }
 
@@ -140,5 +150,13 @@ fn on_error(watched: Arc<Watched>, error: &Error, context: Arc<Context>) -> Acti
     let (namespace, name) = (watched.namespace(), watched.name_any());
     tracing::warn!(schedule.namespace = namespace, schedule.name = name, %error, "a schedule could not be reconciled");
     context.metrics.failed("schedules");
-    Action::requeue(RETRY)
+    match error {
+        // Nothing but a change of it helps; what changes is seen.
+        Error::Panicked => {
+            context.metrics.panicked("schedules");
+            Action::requeue(LOOK)
+        }
+        Error::Kube(kube::Error::SerdeError(_)) => Action::requeue(LOOK),
+        _ => Action::requeue(RETRY),
+    }
 }

@@ -78,7 +78,10 @@ pub async fn take(
         .fetch_optional(&mut *tx)
         .await?;
     }
-    schedules::notify(&mut tx, &format!("{}/{}", due.owner.namespace, due.owner.name)).await?;
+    if taken.is_none() || skipped.is_some() {
+        // Otherwise what becomes of the slot is told at once with how it ends.
+        schedules::notify(&mut tx, &format!("{}/{}", due.owner.namespace, due.owner.name)).await?;
+    }
     tx.commit().await?;
     Ok(taken)
 }
@@ -161,7 +164,7 @@ pub async fn pending(pool: &PgPool, now: Timestamp, limit: i64) -> Result<Vec<Pe
                   s.run_now is not null as "run_now!", s.tries, s.message, s.build_id is not null as "queued!",
                   exists (
                       select from schedule_slots n
-                      where n.schedule_id = s.schedule_id and n.id > s.id and n.slot > s.slot and n.run_now is null
+                      where n.schedule_id = s.schedule_id and n.created_at > s.created_at and n.slot > s.slot and n.run_now is null
                   ) as "overtaken!"
            from schedule_slots s
            join build_schedules c on c.id = s.schedule_id
@@ -221,20 +224,32 @@ pub async fn settle(pool: &PgPool, slot: Uuid, outcome: &Outcome, now: Timestamp
     Ok(settled.is_some())
 }
 
-/// Notes why a slot's Build is not made yet, and tries it again at `at`.
+/// Notes why a slot's Build is not made yet, and tries it again at `at`. The controller looks where that is news: the
+/// schedule has been moved on meanwhile.
 ///
 /// # Errors
 /// When the statement fails.
 pub async fn put_off(pool: &PgPool, slot: Uuid, why: &str, refused: bool, at: Timestamp) -> Result<()> {
     sqlx::query!(
-        "update schedule_slots set message = $2, tries = tries + $3::boolean::int, retry_at = $4
-         where id = $1 and outcome is null",
+        "with before as (
+             select id, message from schedule_slots where id = $1 and outcome is null for update
+         ),
+         put_off as (
+             update schedule_slots s set message = $2, tries = s.tries + $3::boolean::int, retry_at = $4
+             from before where s.id = before.id
+             returning s.schedule_id, before.message is distinct from $2 as is_news
+         )
+         select pg_notify('image_factory_schedules', 'look ' || t.name || '/' || c.schedule_name)::text as notified
+         from put_off
+         join build_schedules c on c.id = put_off.schedule_id
+         join tenants t on t.id = c.tenant_id
+         where put_off.is_news",
         slot,
         why,
         refused,
         at.to_sqlx() as _
     )
-    .execute(pool)
+    .fetch_optional(pool)
     .await?;
     Ok(())
 }
@@ -248,21 +263,21 @@ pub struct Unended {
     pub stopping: bool,
 }
 
-/// The queued and running Builds that were made for slots of a schedule.
+/// The queued and running Builds that were made for slots of the same schedule, taken before this one.
 ///
 /// # Errors
 /// When the query fails.
-pub async fn unended(pool: &PgPool, schedule: Uuid) -> Result<Vec<Unended>> {
+pub async fn unended(pool: &PgPool, slot: Uuid) -> Result<Vec<Unended>> {
     Ok(sqlx::query_as!(
         Unended,
         r#"select l.resource_name as name, l.resource_uid as uid, l.cancel_requested_at is not null as "stopping!"
-           from build_schedules c
-           join builds l on l.tenant_id = c.tenant_id and l.status in ('queued', 'in_progress')
+           from schedule_slots own
+           join builds l on l.tenant_id = own.tenant_id and l.status in ('queued', 'in_progress')
            join builds f on f.resource_uid = l.resource_uid and f.run = 1 and f.attempt = 1
-           join schedule_slots s on s.build_id = f.id and s.schedule_id = c.id
-           where c.id = $1
+           join schedule_slots s on s.build_id = f.id and s.schedule_id = own.schedule_id
+           where own.id = $1 and s.id <> own.id and s.created_at <= own.created_at
            order by l.id"#,
-        schedule
+        slot
     )
     .fetch_all(pool)
     .await?)
@@ -275,17 +290,19 @@ pub struct Unqueued {
     pub build: String,
 }
 
-/// The slots of a schedule whose Builds were made and are not queued yet.
+/// The slots of the same schedule, taken before this one, whose Builds were made and are not queued yet.
 ///
 /// # Errors
 /// When the query fails.
-pub async fn unqueued(pool: &PgPool, schedule: Uuid) -> Result<Vec<Unqueued>> {
+pub async fn unqueued(pool: &PgPool, slot: Uuid) -> Result<Vec<Unqueued>> {
     Ok(sqlx::query_as!(
         Unqueued,
-        "select id, build_name as build from schedule_slots
-         where schedule_id = $1 and outcome = 'made' and build_id is null
-         order by id",
-        schedule
+        "select s.id, s.build_name as build
+         from schedule_slots own
+         join schedule_slots s on s.schedule_id = own.schedule_id and s.outcome = 'made' and s.build_id is null
+         where own.id = $1 and s.id <> own.id and s.created_at <= own.created_at
+         order by s.id",
+        slot
     )
     .fetch_all(pool)
     .await?)

@@ -8,9 +8,9 @@ pub mod build;
 mod busy;
 mod make;
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use image_factory_core::schedule::{Due, Schedule};
 use jiff::Timestamp;
 use kube::{
@@ -76,7 +76,7 @@ async fn turn(context: &Context) -> Result<Duration, Error> {
 pub async fn round(context: &Context, now: Timestamp) -> Result<(), Error> {
     let due = stream::iter(schedules::due(&context.pool, now, BATCH).await?);
     due.for_each_concurrent(CONCURRENCY, async |due| {
-        if let Err(error) = take(context, &due, now).await {
+        if let Err(error) = guarded(context, take(context, &due, now)).await {
             say(context, &due.owner, &error);
         }
     })
@@ -95,6 +95,14 @@ pub async fn round(context: &Context, now: Timestamp) -> Result<(), Error> {
         make::all(context, now).await?;
     }
     Ok(())
+}
+
+/// A panic over one schedule is its error, not the operator's end.
+async fn guarded(context: &Context, act: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    AssertUnwindSafe(act).catch_unwind().await.unwrap_or_else(|_| {
+        context.metrics.panicked("scheduler");
+        Err(Error::Panicked)
+    })
 }
 
 fn say(context: &Context, owner: &Owner, error: &Error) {

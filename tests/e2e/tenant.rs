@@ -157,7 +157,8 @@ impl Tenant {
     pub async fn scheduled(&self, schedule: &str) -> Vec<Build> {
         let of_schedule = ListParams::default().labels(&format!("{}={schedule}", labels::SCHEDULE));
         let mut builds = self.builds().list(&of_schedule).await.expect("Builds can be listed").items;
-        builds.sort_by_key(|build| build.creation_timestamp().map(|time| time.0));
+        // Ids of slots are in the order in which they were taken.
+        builds.sort_by_key(|build| build.annotations().get(labels::ORIGIN).cloned());
         builds
     }
 

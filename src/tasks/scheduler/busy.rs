@@ -23,10 +23,11 @@ pub struct Busy {
 }
 
 impl Busy {
-    /// The Builds of a schedule that keep this slot of it from having its own.
+    /// The Builds made for earlier slots of its schedule that keep this one from having its own. Not that itself: another
+    /// operator may have made it just now.
     pub async fn before(context: &Context, namespace: &str, slot: &Pending) -> Result<Self, Error> {
         // In this order: one that is queued meanwhile is in the second list.
-        let unqueued = slots::unqueued(&context.pool, slot.schedule).await?;
+        let unqueued = slots::unqueued(&context.pool, slot.id).await?;
         let mut found = Vec::new();
         for one in unqueued {
             if exists(context, namespace, &one.build, one.id).await? {
@@ -35,7 +36,7 @@ impl Busy {
                 slots::lost(&context.pool, one.id).await?;
             }
         }
-        Ok(Self { unqueued: found, unended: slots::unended(&context.pool, slot.schedule).await? })
+        Ok(Self { unqueued: found, unended: slots::unended(&context.pool, slot.id).await? })
     }
 
     /// The first of them.

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt, api::PostParams, runtime::events::EventType};
 use super::{
     BATCH, CONCURRENCY, build,
     busy::{self, Busy},
-    live, say, tell,
+    guarded, live, say, tell,
 };
 use crate::{
     crd::{Build, BuildSchedule, build_schedule::ConcurrencyPolicy},
@@ -37,7 +37,7 @@ pub async fn all(context: &Context, now: Timestamp) -> Result<(), Error> {
     stream::iter(of_schedules)
         .for_each_concurrent(CONCURRENCY, async |slots| {
             for slot in slots {
-                if let Err(error) = one(context, &slot, now).await {
+                if let Err(error) = guarded(context, one(context, &slot, now)).await {
                     put_off(context, &slot, &error, now).await;
                 }
             }
