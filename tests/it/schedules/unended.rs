@@ -1,7 +1,7 @@
 //! What a schedule does when a Build it made has not ended: one that waits in the queue, one that runs, and one that is
 //! not queued yet.
 
-use image_factory::db::{builds::NewAttempt, queue::claim};
+use image_factory::db::{builds::NewAttempt, queue::claim, slots};
 use image_factory_core::reason::Reason;
 use serde_json::json;
 use sqlx::PgPool;
@@ -88,4 +88,24 @@ async fn replace_cancels_the_one_before_and_makes_the_next_when_it_has_ended(poo
     assert_eq!(row(&pool, id).await["status"], "cancelled");
     fixture.round(at("12:00:03")).await;
     assert_eq!(fixture.outcomes().await, ["01 10:00 made", "01 11:00 made", "01 12:00 made"]);
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn a_build_that_another_operator_has_just_made_is_never_in_its_own_way(pool: PgPool) {
+    limits(&pool, 10, 10).await;
+    let fixture = Fixture::new(&pool);
+    fixture.applied(&hourly(1, &json!({"concurrencyPolicy": "Replace"}))).await;
+    fixture.is_planned(at("10:00:00")).await;
+    // What an operator knows that is paused here.
+    fixture.server.refuses(BUILDS);
+    fixture.round(at("10:00:00")).await;
+    let slot = slots::pending(&pool, at("10:05:00"), 1).await.expect("it can be asked for").swap_remove(0);
+    fixture.server.accepts(BUILDS);
+    fixture.round(at("10:05:00")).await;
+    assert_eq!(slots::unqueued(&pool, slot.id).await.expect("no error"), []);
+    let id = enqueue(&fixture, FIRST).await;
+    assert_eq!(slots::unended(&pool, slot.id).await.expect("no error"), []);
+    // Of a later slot it is the one before.
+    fixture.round(at("11:00:00")).await;
+    assert_eq!(row(&pool, id).await["cancel_reason"], "Superseded");
 }
