@@ -175,7 +175,9 @@ pub async fn retire(pool: &PgPool, uid: &str) -> Result<()> {
              returning id
          )
          update schedule_slots s
-         set outcome = 'failed', message = 'its BuildSchedule was deleted', retry_at = null
+         set outcome = case when s.build_id is null then 'failed' else 'made' end,
+             message = case when s.build_id is null then 'its BuildSchedule was deleted' end,
+             retry_at = null
          from retired where s.schedule_id = retired.id and s.outcome is null",
         uid
     )
