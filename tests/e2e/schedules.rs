@@ -3,10 +3,10 @@
 
 use image_factory::crd::BuildSchedule;
 use image_factory_core::labels;
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::{core::v1::ResourceQuota, events::v1::Event};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -160,6 +160,30 @@ async fn a_build_that_runs_keeps_the_next_from_being_made_or_gives_way_to_it() {
         assert_eq!([first, second, third], ["made", "skipped", "made"]);
         tenant.merge(&next.name_any(), &json!({"spec": {"cancel": true}})).await;
         tenant.finished(&next.name_any(), 1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_build_that_a_quota_refuses_is_told_and_made_when_there_is_room() {
+    tenant("refused-slot", "baseline", async |tenant| {
+        let quotas: Api<ResourceQuota> = Api::namespaced(tenant.client.clone(), &tenant.namespace);
+        let none = json!({"metadata": {"name": "no-builds"}, "spec": {"hard": {"count/builds.imagefactory.dev": "0"}}});
+        let quota = serde_json::from_value(none).expect("a quota");
+        quotas.create(&PostParams::default(), &quota).await.expect("the quota can be made");
+        watching::until(&quotas, "no-builds", "the quota to be counted", |quota: Option<&ResourceQuota>| {
+            quota.and_then(|quota| quota.status.as_ref()).is_some_and(|status| status.used.is_some())
+        })
+        .await;
+        let build = tenant.manifest("cider", "container", "FROM BASE\n");
+        tenant.apply_schedule(&tenant.schedule("yearly", &build, &json!({}))).await;
+        tenant.run_now("yearly", "monday").await;
+        let note = event(tenant, "Refused").await.note.unwrap_or_default();
+        assert!(note.contains("exceeded quota: no-builds"), "{note}");
+        quotas.delete("no-builds", &DeleteParams::default()).await.expect("it can be deleted");
+        let build = tenant.scheduled_build("yearly", 1).await;
+        assert_eq!(phase(&tenant.finished(&build.name_any(), 1).await), "Success");
+        assert_eq!(outcomes(tenant).await, [Some("made".to_owned())]);
     })
     .await;
 }

@@ -218,7 +218,7 @@ fn field(range: std::ops::RangeInclusive<i8>) -> impl Strategy<Value = (Option<V
 fn instant_near_a_change() -> impl Strategy<Value = (TimeZone, Timestamp)> {
     let zones: Vec<TimeZone> = ZONES.available().filter_map(|name| ZONES.get(name.as_str()).ok()).collect();
     let years = at("1990-01-01T00:00:00Z").as_second()..at("2091-01-01T00:00:00Z").as_second();
-    (select(zones), years, 0_i64..2 * 86_400, any::<u8>()).prop_map(|(zone, second, before, luck)| {
+    (select(zones), years, 0_i64..86_400, any::<u8>()).prop_map(|(zone, second, before, luck)| {
         let random = Timestamp::from_second(second).unwrap();
         let change = zone.following(random).next().map(|change| change.timestamp());
         let near = change.filter(|_| luck > 40).unwrap_or(random);
@@ -246,13 +246,13 @@ proptest! {
             cron: fields::read(&format!("{minute} {hour} {day} * {weekday}")).map_err(TestCaseError::fail)?,
             zone: zone.clone(),
         };
-        let until = from + SignedDuration::from_hours(50);
+        let until = from + SignedDuration::from_hours(30);
         let expected = walked(&fits, &zone, from, until);
         let found = schedule.between(from, until, usize::MAX);
         let differ: Vec<_> = expected.iter().filter(|slot| !found.contains(slot)).chain(found.iter().filter(|slot| !expected.contains(slot))).take(5).collect();
         prop_assert!(found == expected, "{:?} from {}: {:?}", zone, from, differ);
         // Backwards the same ones.
-        for now in expected.iter().copied().chain([until]) {
+        for now in expected.iter().copied().step_by(expected.len() / 40 + 1).chain([until]) {
             let newest = expected.iter().rev().find(|slot| **slot <= now).copied();
             if newest.is_some() {
                 prop_assert_eq!(schedule.newest_at(now), newest, "{:?} at {}", zone, now);
