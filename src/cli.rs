@@ -7,6 +7,7 @@ pub mod logs;
 pub mod migrate;
 pub mod operator;
 pub mod prepare;
+pub mod schedules;
 pub mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -40,6 +41,9 @@ enum Command {
     },
     /// Print the log of a build, as it grows where asked, also of one that has ended or was deleted
     Logs(logs::Arguments),
+    /// What a schedule means
+    #[command(subcommand)]
+    Schedules(schedules::Command),
     /// Check that the database and the cluster are as they must be; exits with 1 where they are not
     Verify(verify::Arguments),
     /// Inside a build's Pod: put the agent and the source on the shared volume
@@ -61,6 +65,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate(database) => migrate::run(&database).await?,
         Command::Crds { dir } => crds::run(dir)?,
         Command::Logs(arguments) => return logs::run(arguments).await,
+        Command::Schedules(command) => schedules::run(command).await?,
         Command::Verify(arguments) => return verify::run(&arguments).await,
         Command::Prepare(arguments) => return Ok(prepare::run(arguments).await),
         Command::GitCredential(arguments) => git_credential::run(&arguments)?,

@@ -15,7 +15,9 @@ pub mod queue;
 pub mod results;
 pub mod rollup;
 mod runs;
+pub mod schedules;
 pub mod settings;
+pub mod slots;
 pub mod steps;
 pub mod together;
 pub mod transitions;
@@ -35,6 +37,11 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 pub const STATUS_CHANNEL: &str = "image_factory_status";
 /// What a message on [`STATUS_CHANNEL`] says of an attempt that was asked to stop.
 pub const STOP_ASKED: &str = "stop_asked";
+
+/// Channel whose messages are `<namespace>/<name>`: a BuildSchedule whose row or slots have changed.
+pub const SCHEDULES_CHANNEL: &str = "image_factory_schedules";
+/// What stands before that where the controller alone is to look: the row is of an older BuildSchedule.
+pub const LOOK: &str = "look ";
 
 /// Whether Postgres answers.
 ///

@@ -150,6 +150,14 @@ pub async fn uids_of_builds(client: &Client) -> Result<HashSet<String>, kube::Er
     Ok(uids.into_iter().collect())
 }
 
+/// What identifies every Build with this label.
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn builds_labelled(client: &Client, label: &str) -> Result<Vec<PartialObjectMeta<Build>>, kube::Error> {
+    kept(&Api::all(client.clone()), ListParams::default().labels(label).limit(BUILDS), Some).await
+}
+
 /// What is kept of each object's metadata, page by page: what is in it may be large.
 async fn kept<K, T>(
     api: &Api<K>,

@@ -1,16 +1,18 @@
-//! Background tasks: each looks at the rows by timer, takes no input, and may run any number of
-//! times. A task that fails says so and runs again at its next turn.
+//! Background tasks: each looks at the rows by timer (the scheduler is woken too), takes no input, and may run any
+//! number of times. A task that fails says so and runs again at its next turn.
 
 mod cleaner;
 pub mod heartbeat;
+pub mod history;
 mod partitions;
 mod rollup;
+pub mod scheduler;
 pub mod sweeper;
 pub mod timeouts;
 
-use std::{future::Future, num::NonZeroU16, time::Duration};
+use std::{future::Future, num::NonZeroU16, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{db, runtime::Context};
@@ -21,6 +23,8 @@ pub enum Error {
     Db(#[from] db::Error),
     #[error("failed to reach the API server: {0}")]
     Kube(#[from] kube::Error),
+    #[error("it panicked")]
+    Panicked,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +34,19 @@ pub struct Settings {
     pub log_days: Option<NonZeroU16>,
 }
 
-/// Starts every task; they end at `stop`.
-pub fn spawn(tasks: &mut JoinSet<()>, context: &Context, settings: Settings, stop: &CancellationToken) {
+/// Starts every task; they end at `stop`. `schedules` wakes the scheduler.
+pub fn spawn(
+    tasks: &mut JoinSet<()>,
+    context: &Context,
+    settings: Settings,
+    schedules: Arc<Notify>,
+    stop: &CancellationToken,
+) {
+    tasks.spawn(scheduler::run(context.clone(), schedules, stop.clone()));
+    let history = context.clone();
+    tasks.spawn(every("history", Duration::from_mins(1), context.clone(), stop.clone(), move || {
+        history::prune(history.clone())
+    }));
     let heartbeat = context.clone();
     tasks.spawn(every("heartbeat", Duration::from_secs(15), context.clone(), stop.clone(), move || {
         heartbeat::beat(heartbeat.clone(), settings.heartbeat)

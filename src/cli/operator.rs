@@ -18,7 +18,7 @@ use kube::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{broadcast, mpsc},
+    sync::{Notify, broadcast, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -143,15 +143,18 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
         },
         log_days: config.log_days,
     };
-    tasks::spawn(parts, context, settings, stop);
+    let scheduler = Arc::new(Notify::new());
+    tasks::spawn(parts, context, settings, scheduler.clone(), stop);
     let dispatcher = listener::DispatcherWakes::default();
     let (changed, rows_changed) = mpsc::unbounded_channel();
-    let wakes = listener::Wakes { dispatcher: dispatcher.clone(), changed };
+    let (schedule_changed, schedule_rows) = mpsc::unbounded_channel();
+    let wakes = listener::Wakes { dispatcher: dispatcher.clone(), changed, scheduler, schedule_changed };
     parts.spawn(listener::run(context.pool.clone(), wakes, stop.clone()));
     parts.spawn(dispatcher::run(context.clone(), dispatcher, stop.clone()));
     parts.spawn(collector::run(context.clone(), stop.clone()));
 
     parts.spawn(controllers::build::run(context.clone(), rows_changed, stop.clone()));
+    parts.spawn(controllers::schedules::run(context.clone(), schedule_rows, stop.clone()));
     let (namespaces, watch) = namespaces(context);
     parts.spawn(stopped_by(stop.clone(), watch));
     parts.spawn(of_tenants(context.clone(), namespaces, config.namespace.clone(), stop.clone()));

@@ -197,6 +197,22 @@ pub(super) async fn tenant(conn: &mut PgConnection, uid: &str, name: &str) -> Re
     .await?)
 }
 
+/// A project of a tenant, made on first use.
+pub(super) async fn project(conn: &mut PgConnection, tenant: Uuid, name: &str) -> Result<Uuid> {
+    sqlx::query!(
+        "insert into projects (id, tenant_id, name) values ($1, $2, $3)
+         on conflict on constraint projects_tenant_id_name_key do nothing",
+        clock::new_id(),
+        tenant,
+        name
+    )
+    .execute(&mut *conn)
+    .await?;
+    Ok(sqlx::query_scalar!("select id from projects where tenant_id = $1 and name = $2", tenant, name)
+        .fetch_one(conn)
+        .await?)
+}
+
 /// The same for all of these at once, without their ids; a name that has changed waits for the next build.
 pub(super) async fn tenants(conn: &mut PgConnection, uids: &[String], names: &[String]) -> Result<()> {
     let ids: Vec<Uuid> = uids.iter().map(|_| clock::new_id()).collect();

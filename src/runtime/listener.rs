@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use image_factory_core::status::Status;
 
-use crate::db::{STATUS_CHANNEL, STOP_ASKED};
+use crate::db::{LOOK, SCHEDULES_CHANNEL, STATUS_CHANNEL, STOP_ASKED};
 
 /// Whom a message wakes.
 #[derive(Clone)]
@@ -18,6 +18,10 @@ pub struct Wakes {
     pub dispatcher: DispatcherWakes,
     /// The Build controller: the status of this namespace and name has changed.
     pub changed: mpsc::UnboundedSender<(String, String)>,
+    /// The scheduler: a time has changed, or a Build is asked for now.
+    pub scheduler: Arc<Notify>,
+    /// The controller of BuildSchedules: the row of this namespace and name has changed.
+    pub schedule_changed: mpsc::UnboundedSender<(String, String)>,
 }
 
 /// One for each kind of the dispatcher's rounds.
@@ -65,10 +69,22 @@ pub async fn run(pool: PgPool, wakes: Wakes, stop: CancellationToken) {
 
 async fn listen(pool: &PgPool, wakes: &Wakes) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(STATUS_CHANNEL).await?;
+    listener.listen_all([STATUS_CHANNEL, SCHEDULES_CHANNEL]).await?;
     // What was said while nobody listened.
     wakes.dispatcher.all();
+    wakes.scheduler.notify_one();
     while let Some(message) = listener.try_recv().await? {
+        if message.channel() == SCHEDULES_CHANNEL {
+            let told = message.payload();
+            let whose = told.strip_prefix(LOOK);
+            if whose.is_none() {
+                wakes.scheduler.notify_one();
+            }
+            if let Some((namespace, name)) = whose.unwrap_or(told).split_once('/') {
+                let _ = wakes.schedule_changed.send((namespace.to_owned(), name.to_owned()));
+            }
+            continue;
+        }
         let (what, whose) = message.payload().split_once(' ').unwrap_or_default();
         wakes.dispatcher.heard(what);
         if let Some((namespace, name)) = whose.split_once('/') {

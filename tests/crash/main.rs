@@ -31,4 +31,5 @@ mod launch_mode;
 mod leaders;
 mod long_logs;
 mod lost_workers;
+mod schedules;
 mod statements;

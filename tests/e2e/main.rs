@@ -29,6 +29,7 @@ mod refused_specs;
 mod retries;
 mod rights;
 mod runs;
+mod schedules;
 mod steps;
 mod stopped_builds;
 mod successful_builds;

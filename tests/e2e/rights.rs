@@ -19,11 +19,13 @@ pub const NAMESPACE: &str = "image-factory";
 const OPERATOR: &str = "image-factory";
 
 /// API group and resource, verbs.
-const RIGHTS: [(&str, &str); 14] = [
-    ("imagefactory.dev/builds", "get list watch patch"),
+const RIGHTS: [(&str, &str); 16] = [
+    ("imagefactory.dev/builds", "get list watch patch create delete"),
+    ("imagefactory.dev/buildschedules", "get list watch patch"),
     ("imagefactory.dev/buildconcurrencypolicies", "get list watch patch"),
     ("imagefactory.dev/buildworkers", "get list watch patch"),
     ("imagefactory.dev/builds/status", "patch"),
+    ("imagefactory.dev/buildschedules/status", "patch"),
     ("imagefactory.dev/buildconcurrencypolicies/status", "patch"),
     ("imagefactory.dev/buildworkers/status", "patch"),
     ("batch/jobs", "get list watch create patch delete"),

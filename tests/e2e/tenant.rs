@@ -5,7 +5,10 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::FutureExt;
-use image_factory::{clock, crd::Build};
+use image_factory::{
+    clock,
+    crd::{Build, BuildSchedule},
+};
 use image_factory_core::labels;
 use image_factory_core::pod_security::ENFORCE_LABEL;
 use k8s_openapi::api::{
@@ -121,6 +124,53 @@ impl Tenant {
         self.builds().patch(name, &params, &Patch::Apply(manifest)).await.expect("the API server accepts it")
     }
 
+    pub fn schedules(&self) -> Api<BuildSchedule> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// A schedule that comes once a year and builds this template; with further fields of its specification.
+    pub fn schedule(&self, name: &str, build: &Value, fields: &Value) -> Value {
+        let mut spec = json!({"cron": "0 0 1 1 *", "template": {"spec": build["spec"]}});
+        spec.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        json!({
+            "apiVersion": "imagefactory.dev/v1alpha1",
+            "kind": "BuildSchedule",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": spec,
+        })
+    }
+
+    pub async fn apply_schedule(&self, manifest: &Value) -> BuildSchedule {
+        let name = manifest["metadata"]["name"].as_str().expect("a manifest has a name");
+        let params = PatchParams::apply(APPLIER).force();
+        self.schedules().patch(name, &params, &Patch::Apply(manifest)).await.expect("the API server accepts it")
+    }
+
+    /// Asks a schedule for a Build now.
+    pub async fn run_now(&self, schedule: &str, value: &str) {
+        let change = json!({"metadata": {"annotations": {labels::RUN_NOW: value}}});
+        let changed = self.schedules().patch(schedule, &PatchParams::default(), &Patch::Merge(&change)).await;
+        changed.expect("the API server accepts it");
+    }
+
+    /// The Builds of a schedule, oldest first.
+    pub async fn scheduled(&self, schedule: &str) -> Vec<Build> {
+        let of_schedule = ListParams::default().labels(&format!("{}={schedule}", labels::SCHEDULE));
+        let mut builds = self.builds().list(&of_schedule).await.expect("Builds can be listed").items;
+        // Ids of slots are in the order in which they were taken.
+        builds.sort_by_key(|build| build.annotations().get(labels::ORIGIN).cloned());
+        builds
+    }
+
+    /// Waits until a schedule has so many Builds, and gives the newest.
+    pub async fn scheduled_build(&self, schedule: &str, number: usize) -> Build {
+        watching::eventually(&format!("Build {number} of {schedule}"), async || {
+            let mut builds = self.scheduled(schedule).await;
+            if builds.len() == number { builds.pop() } else { None }
+        })
+        .await
+    }
+
     /// Changes a Build as `kubectl annotate` or `kubectl patch` would.
     pub async fn merge(&self, name: &str, change: &Value) {
         let changed = self.builds().patch(name, &PatchParams::default(), &Patch::Merge(change)).await;
@@ -178,6 +228,10 @@ impl Tenant {
 
     /// What a person would look at first.
     async fn describe(&self) {
+        for schedule in self.schedules().list(&ListParams::default()).await.into_iter().flatten() {
+            let status = serde_json::to_value(&schedule.status).expect("a status is JSON");
+            eprintln!("--- schedule {}/{}: {status:#}", self.namespace, schedule.name_any());
+        }
         let Ok(builds) = self.builds().list(&ListParams::default()).await else { return };
         for build in builds {
             eprintln!("--- {}/{}: {:#}", self.namespace, build.name_any(), status(&build));

@@ -16,6 +16,7 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     (
         "cli",
         &[
+            "clock",
             "collector",
             "config",
             "controllers",

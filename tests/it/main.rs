@@ -16,6 +16,7 @@ mod origins;
 mod reconcile;
 mod retention;
 mod retries;
+mod schedules;
 mod schema;
 mod steps;
 mod sweep;

@@ -1,20 +1,12 @@
 //! Reconciles of a Build on a real Postgres, against an API server that says what the test wants: what the watch
 //! knows and what is true may differ.
 
-mod api_server;
+pub mod api_server;
 
 use std::sync::Arc;
 
-use image_factory::{
-    controllers::build::{Controlled, deleted, reconcile, watched::Guarded},
-    jobs::Settings,
-    runtime::{Context, health::Health, metrics::Metrics},
-};
-use image_factory_core::patience::Patience;
-use kube::runtime::{
-    controller::Action,
-    events::{Recorder, Reporter},
-};
+use image_factory::controllers::build::{Controlled, deleted, reconcile, watched::Guarded};
+use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::mpsc;
@@ -35,20 +27,7 @@ impl Fixture {
     fn new(pool: &PgPool) -> Self {
         let server = ApiServer::default();
         server.holds(NAMESPACE, Some(namespace("uid-orchard", "baseline")));
-        let client = server.client();
-        let context = Context {
-            client: client.clone(),
-            streams: client.clone(),
-            pool: pool.clone(),
-            recorder: Recorder::new(client, Reporter { controller: "image-factory".to_owned(), instance: None }),
-            jobs: Arc::new(Settings::default()),
-            metrics: Metrics::default(),
-            health: Health::default(),
-            stored: tokio::sync::broadcast::channel(1).0,
-            patience: Patience::default(),
-            followed: std::sync::Arc::default(),
-            log_bytes: 0,
-        };
+        let context = server.context(pool);
         let controlled = Arc::new(Controlled::new(context));
         Self { server, controlled, pool: pool.clone() }
     }

@@ -129,7 +129,7 @@ const DELIVERY: &str = "insert into webhook_deliveries (id, tenant_id, webhook_c
 
 /// The statements that break something, with words of the invariant they break and of the problem.
 /// `$slot` and `$delivery` stand for the beginning of an insert.
-const BREAKS: [(&str, &str, &str); 42] = [
+const BREAKS: [(&str, &str, &str); 43] = [
     (
         "a run has one row",
         "run 1 has 2 rows for attempts 1 to 1",
@@ -257,6 +257,13 @@ const BREAKS: [(&str, &str, &str); 42] = [
         "a slot and",
         "is the build of 2 slots",
         "$slot select gen_random_uuid(), c.tenant_id, c.id, now() - make_interval(days => n), 'nightly-1', named('green', 'done') from build_schedules c, generate_series(1, 2) n where c.tenant_id = tenant('green')",
+    ),
+    (
+        "a slot and",
+        "which was skipped",
+        "insert into schedule_slots (id, tenant_id, schedule_id, slot, build_name, build_id, outcome, message)
+         select gen_random_uuid(), c.tenant_id, c.id, now(), 'nightly-1', named('green', 'done'), 'skipped', 'too late'
+         from build_schedules c where c.tenant_id = tenant('green')",
     ),
     (
         "a slot and",

@@ -1,9 +1,12 @@
 //! Names derived from a row's id, so that the same attempt always finds the same objects.
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 /// Longest name of a Build; leaves room for the Job's suffix within a DNS label of 63.
 pub const BUILD_NAME_MAX: usize = 52;
+/// Longest name of a schedule; leaves room for a slot in the names of its Builds.
+pub const SCHEDULE_NAME_MAX: usize = 41;
 
 /// Name of the Job of an attempt: `<build>-<8 hex of the id's random part>`, at most 61 characters.
 ///
@@ -15,9 +18,23 @@ pub fn job_name(build_name: &str, build_id: Uuid) -> String {
     format!("{}-{suffix:08x}", stem.trim_end_matches(['-', '.']).replace('.', "-"))
 }
 
+/// Name of the Build made for a slot: `<schedule>-<minutes since 1970>`.
+pub fn slot_build_name(schedule: &str, slot: Timestamp) -> String {
+    format!("{schedule}-{}", slot.as_second().div_euclid(60))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_build_of_a_slot_is_named_after_its_minute_and_never_too_long() {
+        let slot = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert_eq!(slot_build_name("nightly", slot("2026-11-27T02:00:00Z")), "nightly-29929080");
+        assert_eq!(slot_build_name("nightly", slot("2026-11-27T02:00:59Z")), "nightly-29929080");
+        let longest = "x".repeat(SCHEDULE_NAME_MAX);
+        assert!(slot_build_name(&longest, slot("9999-12-30T22:00:00Z")).len() <= BUILD_NAME_MAX);
+    }
 
     #[test]
     fn a_job_name_is_a_dns_label_that_ends_with_the_ids_random_part() {

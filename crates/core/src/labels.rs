@@ -13,4 +13,6 @@ pub const SCHEDULE: &str = "imagefactory.dev/schedule";
 pub const WEBHOOK: &str = "imagefactory.dev/webhook";
 /// Annotation of a Build that was made for a slot or a delivery: the row's id.
 pub const ORIGIN: &str = "imagefactory.dev/origin";
+/// Annotation of a BuildSchedule: a new value makes one Build now.
+pub const RUN_NOW: &str = "imagefactory.dev/run-now";
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

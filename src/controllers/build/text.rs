@@ -22,7 +22,7 @@ pub fn refusal(build: &Build) -> serde_json::Result<Option<(Reason, String)>> {
 }
 
 /// Path of the first text with a NUL, below the path given.
-fn with_nul(path: &str, value: &Value) -> Option<String> {
+pub fn with_nul(path: &str, value: &Value) -> Option<String> {
     match value {
         Value::String(text) => text.contains(NUL).then(|| path.to_owned()),
         Value::Array(items) => items.iter().find_map(|item| with_nul(&format!("{path}[]"), item)),

@@ -4,6 +4,7 @@ with slot as (
     set build_id = $1
     from build_schedules c
     where s.id = $2 and s.tenant_id = $3 and s.build_name = $4 and s.build_id is null and c.id = s.schedule_id
+        and (s.outcome is null or s.outcome = 'made')
     returning 'schedule' as kind,
         c.schedule_name || ' ' || to_char(s.slot at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as source
 ),

@@ -8,6 +8,10 @@ broken as (
     group by s.schedule_id, s.slot
     having count(*) > 1
     union all
+    select build_name, format('was made for slot %s, which was %s', slot, outcome)
+    from schedule_slots
+    where build_id is not null and outcome in ('skipped', 'failed')
+    union all
     select build_id::text, format('is the build of %s slots', count(*))
     from schedule_slots
     where build_id is not null

@@ -49,6 +49,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(secrets_and_environment());
     cases.extend(not_available_yet());
     cases.extend(other_kinds());
+    cases.extend(schedules());
     cases.extend(workers());
     cases
 }
@@ -495,7 +496,6 @@ fn other_kinds() -> Vec<Case> {
             json!({"maxConcurrentBuilds": 0}),
             ["spec.maxConcurrentBuilds in body should be greater than or equal to 1"],
         ),
-        whole("BuildSchedule", json!({}), &["BuildSchedule is not available in this version of Image Factory"]),
         whole("WebhookConfig", json!({}), &["WebhookConfig is not available in this version of Image Factory"]),
         whole(
             "WebhookConfig",
@@ -504,6 +504,65 @@ fn other_kinds() -> Vec<Case> {
                 "spec.poll.interval must be a duration from 30s to 24h, such as 5m",
                 "WebhookConfig is not available in this version of Image Factory",
             ],
+        ),
+    ]
+}
+
+fn schedules() -> Vec<Case> {
+    const FIELDS: &str =
+        "spec.cron must have five fields: minute, hour, day of month, month and day of week, such as `0 2 * * *`";
+    const BRANCH: &str = "spec.branch must be a branch: letters, digits and ._/+@- that start with a letter, digit or `_`, without `..` or `//` and not ending with `/` or `.lock`";
+    let schedule = |accepted, refused, because: &[&'static str]| Case {
+        kind: "BuildSchedule",
+        accepted: Some(accepted),
+        refused,
+        because: because.to_vec(),
+    };
+    let named = |name: &str| json!({"metadata": {"name": name}});
+    let git = |change: Value| {
+        let source = json!({"git": {"url": "https://git.example.com/shop/web.git"}, "inline": null});
+        let mut whole = json!({"template": {"spec": {"source": source}}});
+        whole.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+        spec(whole)
+    };
+    let template = |change: Value| spec(json!({"template": {"spec": change}}));
+    vec![
+        schedule(
+            named(&"x".repeat(41)),
+            named(&"x".repeat(42)),
+            &["metadata.name must be at most 41 characters: the names of its Builds add the minute; shorten it"],
+        ),
+        schedule(spec(json!({"cron": " */5 0-6 L JAN-MAR  MON#1 "})), spec(json!({"cron": "0 0 2 * * *"})), &[FIELDS]),
+        schedule(spec(json!({"cron": "61 * * * *"})), spec(json!({"cron": "@annually"})), &[FIELDS]),
+        schedule(
+            git(json!({"branch": "release/1.2"})),
+            spec(json!({"branch": "main"})),
+            &["spec.branch is for a template whose source is git; remove it"],
+        ),
+        schedule(git(json!({"branch": "main"})), git(json!({"branch": "--upload-pack=x"})), &[BRANCH]),
+        schedule(git(json!({"branch": "a.b"})), git(json!({"branch": "a..b"})), &[BRANCH]),
+        schedule(
+            template(json!({"cancel": false})),
+            template(json!({"cancel": true})),
+            &["spec.template.spec.cancel would hold back every Build that is made; remove it, or set spec.suspend"],
+        ),
+        schedule(
+            spec(json!({"rescan": false})),
+            spec(json!({"rescan": true})),
+            &["spec.rescan is not available in this version; remove it"],
+        ),
+        schedule(
+            spec(
+                json!({"startingDeadlineSeconds": 1, "successfulBuildsHistoryLimit": 0, "concurrencyPolicy": "Replace"}),
+            ),
+            spec(json!({"startingDeadlineSeconds": 0})),
+            &["spec.startingDeadlineSeconds in body should be greater than or equal to 1"],
+        ),
+        // The template is a Build's.
+        schedule(
+            template(json!({"target": "release"})),
+            template(json!({"sbom": true})),
+            &["spec.sbom is not available in this version; remove it"],
         ),
     ]
 }

@@ -1,5 +1,6 @@
 //! As much of an API server as a reconcile needs: objects by path, that a test puts there; statuses by patch; and
-//! what is created, under the path of its collection. It remembers what it was asked.
+//! what is created, under its own path, once, and the last of it under the path of its collection. It remembers what
+//! it was asked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,8 +8,18 @@ use std::{
 };
 
 use http_body_util::BodyExt;
-use kube::{Client, client::Body};
+use image_factory::{
+    jobs::Settings,
+    runtime::{Context, health::Health, metrics::Metrics},
+};
+use image_factory_core::patience::Patience;
+use kube::{
+    Client,
+    client::Body,
+    runtime::events::{Recorder, Reporter},
+};
 use serde_json::{Value, json};
+use sqlx::PgPool;
 
 #[derive(Clone, Default)]
 pub struct ApiServer(Arc<Mutex<State>>);
@@ -37,6 +48,24 @@ impl ApiServer {
         Client::new(service, "default")
     }
 
+    /// A context whose API server this is.
+    pub fn context(&self, pool: &PgPool) -> Context {
+        let client = self.client();
+        Context {
+            client: client.clone(),
+            streams: client.clone(),
+            pool: pool.clone(),
+            recorder: Recorder::new(client, Reporter { controller: "image-factory".to_owned(), instance: None }),
+            jobs: Arc::new(Settings::default()),
+            metrics: Metrics::default(),
+            health: Health::default(),
+            stored: tokio::sync::broadcast::channel(1).0,
+            patience: Patience::default(),
+            followed: Arc::default(),
+            log_bytes: 0,
+        }
+    }
+
     /// Puts an object there, or takes it away. The status it had stays.
     pub fn holds(&self, path: &str, object: Option<Value>) {
         let objects = &mut self.0.lock().expect("whole").objects;
@@ -51,6 +80,16 @@ impl ApiServer {
 
     pub fn refuses(&self, path: &str) {
         self.0.lock().expect("whole").refused.insert(path.to_owned());
+    }
+
+    pub fn accepts(&self, path: &str) {
+        self.0.lock().expect("whole").refused.remove(path);
+    }
+
+    /// The paths of the objects below this one.
+    pub fn below(&self, path: &str) -> Vec<String> {
+        let path = format!("{path}/");
+        self.0.lock().expect("whole").objects.keys().filter(|key| key.starts_with(&path)).cloned().collect()
     }
 
     pub fn object(&self, path: &str) -> Value {
@@ -76,9 +115,23 @@ impl State {
         match method {
             "GET" => self.objects.get(path).map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone())),
             "POST" => {
+                let own = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap_or_default());
+                if self.objects.contains_key(&own) {
+                    return failure(409, "AlreadyExists");
+                }
+                let mut body = body;
+                if body["metadata"]["uid"].is_null() {
+                    body["metadata"]["uid"] = json!(format!("uid-of-{own}"));
+                }
                 self.objects.insert(path.to_owned(), body.clone());
+                self.objects.insert(own, body.clone());
                 (201, body)
             }
+            "DELETE" => match self.objects.get(path) {
+                Some(object) if !is_of(&body["preconditions"]["uid"], object) => failure(409, "Conflict"),
+                Some(_) => (200, self.objects.remove(path).unwrap_or_default()),
+                None => failure(404, "NotFound"),
+            },
             "PATCH" => match path.strip_suffix("/status").and_then(|path| self.objects.get_mut(path)) {
                 Some(object) => {
                     object["status"] = body["status"].clone();
@@ -89,6 +142,11 @@ impl State {
             _ => failure(405, "MethodNotAllowed"),
         }
     }
+}
+
+/// Whether this object is the one with the UID.
+fn is_of(uid: &Value, object: &Value) -> bool {
+    uid.is_null() || *uid == object["metadata"]["uid"]
 }
 
 fn failure(code: u16, reason: &str) -> (u16, Value) {

@@ -147,6 +147,7 @@ const ENUMERATIONS: &[(&str, &str)] = &[
     ("build_results_status_check", "success failed cancelled timeout"),
     ("build_results_failure_stage_check", "compile build push scan verification"),
     ("build_results_cleanup_status_check", "pending completed failed"),
+    ("schedule_slots_outcome_check", "made skipped failed"),
     ("webhook_deliveries_direction_check", "inbound outbound"),
 ];
 
