@@ -28,6 +28,12 @@ pub struct Operator {
     /// Address that serves /livez, /readyz and /metrics alone, whatever goes on at the other
     #[arg(long, env = "IMAGE_FACTORY_HEALTH_LISTEN", default_value = "0.0.0.0:8081")]
     pub health_listen: SocketAddr,
+    /// Address at which Git hosts reach this server, such as https://builds.example.com: webhooks tell where to deliver
+    #[arg(long, env = "IMAGE_FACTORY_EXTERNAL_URL", value_parser = external_url)]
+    pub external_url: Option<String>,
+    /// Deliveries a second that one webhook takes; twice as many at once
+    #[arg(long, env = "IMAGE_FACTORY_WEBHOOK_RATE", default_value = "50")]
+    pub webhook_rate: NonZeroU32,
     #[command(flatten)]
     pub images: Images,
     /// Registries (host or host:port, comma separated) that every build may use over plain http or
@@ -128,6 +134,19 @@ fn authorities(text: &str) -> Result<String, String> {
         return Err("it is no certificate in PEM (-----BEGIN CERTIFICATE-----)".to_owned());
     }
     Ok(text.to_owned())
+}
+
+fn external_url(text: &str) -> Result<String, String> {
+    let url = text.trim_end_matches('/');
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    if host.is_empty()
+        || host.starts_with('/')
+        || !url.bytes().all(|byte| byte.is_ascii_graphic())
+        || url.contains(['?', '#'])
+    {
+        return Err(format!("{text:?} is no address such as https://builds.example.com"));
+    }
+    Ok(url.to_owned())
 }
 
 fn quantity(text: &str) -> Result<(String, String), String> {

@@ -2,6 +2,7 @@
 //! times. A task that fails says so and runs again at its next turn.
 
 mod cleaner;
+pub mod deliverer;
 pub mod heartbeat;
 mod partitions;
 mod rollup;

@@ -18,7 +18,7 @@ use kube::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{broadcast, mpsc},
+    sync::{Notify, broadcast, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -96,7 +96,9 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
     let probes = listen(config.health_listen).await?;
     parts.spawn(http::serve(probes, http::probes(&context), http::PROBES, stop.clone()));
     let readers = db::readers(&config.database).context("failed to read DATABASE_URL")?;
-    let router = http::router(Context { pool: readers, ..context.clone() }, stop.clone());
+    let receivers = db::receivers(&config.database).context("failed to read DATABASE_URL")?;
+    let hooks = http::Hooks::new(client, receivers, context.metrics.clone(), config.webhook_rate);
+    let router = http::router(Context { pool: readers, ..context.clone() }, stop.clone()).merge(http::hooks(hooks));
     parts.spawn(http::serve(listen(config.listen).await?, router, http::CONNECTIONS, stop.clone()));
 
     parts.spawn(health::watch_database(context.pool.clone(), context.health.clone(), stop.clone()));
@@ -146,24 +148,34 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
     tasks::spawn(parts, context, settings, stop);
     let dispatcher = listener::DispatcherWakes::default();
     let (changed, rows_changed) = mpsc::unbounded_channel();
-    let wakes = listener::Wakes { dispatcher: dispatcher.clone(), changed };
+    let deliveries = Arc::new(Notify::new());
+    let wakes = listener::Wakes { dispatcher: dispatcher.clone(), deliveries: deliveries.clone(), changed };
     parts.spawn(listener::run(context.pool.clone(), wakes, stop.clone()));
     parts.spawn(dispatcher::run(context.clone(), dispatcher, stop.clone()));
+    parts.spawn(tasks::deliverer::run(context.clone(), deliveries, stop.clone()));
     parts.spawn(collector::run(context.clone(), stop.clone()));
 
     parts.spawn(controllers::build::run(context.clone(), rows_changed, stop.clone()));
     let (namespaces, watch) = namespaces(context);
     parts.spawn(stopped_by(stop.clone(), watch));
-    parts.spawn(of_tenants(context.clone(), namespaces, config.namespace.clone(), stop.clone()));
+    let address = controllers::webhooks::Address(config.external_url.clone());
+    parts.spawn(of_tenants(context.clone(), namespaces, config.namespace.clone(), address, stop.clone()));
 }
 
-/// A policy and a worker are their namespace's: they wait until all namespaces are known.
-async fn of_tenants(context: Context, namespaces: Namespaces, home: String, stop: CancellationToken) {
+/// A policy, a worker and a webhook are their namespace's: they wait until all namespaces are known.
+async fn of_tenants(
+    context: Context,
+    namespaces: Namespaces,
+    home: String,
+    address: controllers::webhooks::Address,
+    stop: CancellationToken,
+) {
     let known = stop.run_until_cancelled(namespaces.wait_until_ready()).await;
     if matches!(known, Some(Ok(()))) {
         tokio::join!(
             controllers::policies::run(context.clone(), namespaces.clone(), stop.clone()),
-            controllers::workers::run(context, namespaces, home, stop),
+            controllers::workers::run(context.clone(), namespaces.clone(), home, stop.clone()),
+            controllers::webhooks::run(context, namespaces, address, stop),
         );
     }
 }

@@ -22,4 +22,5 @@ mod sweep;
 mod transitions;
 mod verify;
 mod waiting;
+mod webhooks;
 mod workers;

@@ -112,11 +112,9 @@ pub fn sign(secret: &[u8], id: &str, timestamp: i64, body: &[u8]) -> Result<Stri
 }
 
 fn verify_standard(headers: &impl Headers, body: &[u8], key: &[u8], now: i64) -> bool {
-    let (Some(id), Some(timestamp), Some(signatures)) = (
-        single(headers, STANDARD_ID),
-        single(headers, STANDARD_TIMESTAMP),
-        single(headers, STANDARD_SIGNATURE),
-    ) else {
+    let (Some(id), Some(timestamp), Some(signatures)) =
+        (single(headers, STANDARD_ID), single(headers, STANDARD_TIMESTAMP), single(headers, STANDARD_SIGNATURE))
+    else {
         return false;
     };
     let is_recent = timestamp.parse::<i64>().is_ok_and(|sent| now.abs_diff(sent) <= TOLERANCE.unsigned_abs());

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::{
-    decision::{Cause, Rules, decide},
+    decision::{Cause, Rules, decide, revision},
     generic::Pointers,
 };
 use crate::signature::{Encoding, Scheme};
@@ -45,8 +45,7 @@ pub struct Row {
 }
 
 impl Provider {
-    pub const ALL: [Self; 6] =
-        [Self::Github, Self::Gitlab, Self::Gitea, Self::Forgejo, Self::Bitbucket, Self::Generic];
+    pub const ALL: [Self; 6] = [Self::Github, Self::Gitlab, Self::Gitea, Self::Forgejo, Self::Bitbucket, Self::Generic];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -92,12 +91,9 @@ impl Provider {
                 read: bitbucket::read,
             },
             // Its configuration may name a header of its own.
-            Self::Generic => Row {
-                signature: Scheme::Standard,
-                event: "",
-                delivery: &["webhook-id"],
-                read: generic::read,
-            },
+            Self::Generic => {
+                Row { signature: Scheme::Standard, event: "", delivery: &["webhook-id"], read: generic::read }
+            }
         }
     }
 }

@@ -31,11 +31,7 @@ fn sent(headers: &[(&'static str, &str)]) -> Sent {
 }
 
 fn standard(timestamp: i64, signature: &str) -> Sent {
-    sent(&[
-        ("webhook-id", MESSAGE),
-        ("webhook-timestamp", &timestamp.to_string()),
-        ("webhook-signature", signature),
-    ])
+    sent(&[("webhook-id", MESSAGE), ("webhook-timestamp", &timestamp.to_string()), ("webhook-signature", signature)])
 }
 
 fn passes(scheme: Scheme<'_>, headers: &Sent, body: &str, secrets: &[&str]) -> Result<bool, SecretProblem> {
@@ -110,7 +106,11 @@ fn everything_else_does_not() {
         assert_eq!(passes(Scheme::Standard, &standard(NOW + age, &v1), USER, &[WHSEC]), Ok(false), "{age} s");
     }
     for (what, headers, body) in [
-        ("JSON that was written anew", standard(NOW, STANDARD_V1), r#"{"email": "test@example.com","username":"test_user"}"#),
+        (
+            "JSON that was written anew",
+            standard(NOW, STANDARD_V1),
+            r#"{"email": "test@example.com","username":"test_user"}"#,
+        ),
         ("another time than was signed", standard(NOW + 1, STANDARD_V1), USER),
         ("no version", standard(NOW, &STANDARD_V1[3..]), USER),
         ("a version we don't know", standard(NOW, &STANDARD_V1.replace("v1,", "v2,")), USER),

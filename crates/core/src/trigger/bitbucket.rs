@@ -20,8 +20,7 @@ pub fn read(event: &str, payload: &Value, _: &Pointers) -> Event {
 
 /// One push may change several refs; a delivery makes one Build, of the first that is still there.
 fn push(payload: &Value) -> Event {
-    let changes: &[Value] =
-        payload.pointer("/push/changes").and_then(Value::as_array).map_or(&[], Vec::as_slice);
+    let changes: &[Value] = payload.pointer("/push/changes").and_then(Value::as_array).map_or(&[], Vec::as_slice);
     let Some(change) = changes.iter().find(|change| change["new"].is_object()).or_else(|| changes.first()) else {
         return Event::default();
     };

@@ -107,8 +107,8 @@ fn is_any(patterns: &[String], name: &str) -> bool {
     patterns.is_empty() || patterns.iter().any(|pattern| fits(pattern, name))
 }
 
-/// The commit; of a release that does not say it, the tag.
-fn revision(event: &Event) -> Option<String> {
+/// What is to be built: the commit; of a release that does not say it, the tag.
+pub fn revision(event: &Event) -> Option<String> {
     let commit = event.commit.as_deref().filter(|commit| git::is_commit(commit) && !is_zero(commit));
     let tag = event.tag.as_deref().filter(|_| event.kind == Some(GitEvent::Release) && event.commit.is_none());
     commit.or(tag.filter(|tag| git::check_revision(tag).is_ok())).map(str::to_owned)

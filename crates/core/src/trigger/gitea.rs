@@ -9,9 +9,7 @@ pub fn read(event: &str, payload: &Value, _: &Pointers) -> Event {
     let repository = text(payload, "/repository/full_name");
     let event = match event {
         "push" => push(payload),
-        "pull_request" | "pull_request_sync" => {
-            github::pull_request(payload, &["opened", "reopened", "synchronized"])
-        }
+        "pull_request" | "pull_request_sync" => github::pull_request(payload, &["opened", "reopened", "synchronized"]),
         "release" => github::release(payload),
         _ => Event::default(),
     };

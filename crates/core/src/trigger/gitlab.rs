@@ -48,7 +48,8 @@ fn merge_request(payload: &Value) -> Event {
         commit: of("last_commit/id"),
         author: person(payload, "/object_attributes/last_commit/author"),
         message: of("last_commit/message"),
-        is_from_fork: project("source_project_id").is_none() || project("source_project_id") != project("target_project_id"),
+        is_from_fork: project("source_project_id").is_none()
+            || project("source_project_id") != project("target_project_id"),
         idle_action: (!builds).then_some(action),
         ..Event::default()
     }

@@ -184,13 +184,11 @@ fn a_generic_payload_is_read_where_its_configuration_says() {
         git_ref: Some(git_ref.to_owned()),
         commit: Some(commit.to_owned()),
     };
-    let payload = serde_json::json!({"what": {"kind": "tag"}, "branch": "main", "version": {"sha": COMMIT}, "ping": "ping"});
+    let payload =
+        serde_json::json!({"what": {"kind": "tag"}, "branch": "main", "version": {"sha": COMMIT}, "ping": "ping"});
     let read = |pointers: &Pointers| generic::read("", &payload, pointers);
     let found = read(&pointers(None, "/branch", "/version/sha"));
-    assert_eq!(
-        (found.kind, found.branch, found.commit),
-        (Some(GitEvent::Push), some("main"), some(COMMIT))
-    );
+    assert_eq!((found.kind, found.branch, found.commit), (Some(GitEvent::Push), some("main"), some(COMMIT)));
     assert_eq!(read(&pointers(Some("/what/kind"), "/branch", "/version/sha")).kind, Some(GitEvent::Tag));
     assert_eq!(read(&pointers(Some("/nothing"), "/branch", "/version/sha")).kind, None);
     assert!(read(&pointers(Some("/ping"), "/branch", "/version/sha")).is_ping);
@@ -212,7 +210,9 @@ fn every_provider_has_a_row_and_reads_anything_without_panic() {
         let row = provider.row();
         assert!(!row.delivery.is_empty());
         assert_eq!(serde_json::to_value(provider).unwrap(), provider.as_str());
-        for payload in [Value::Null, serde_json::json!([]), serde_json::json!({"push": {"changes": [1]}, "commits": {}})] {
+        for payload in
+            [Value::Null, serde_json::json!([]), serde_json::json!({"push": {"changes": [1]}, "commits": {}})]
+        {
             for event in ["", "push", "repo:push", "pull_request", "pullrequest:created", "release"] {
                 let event = (row.read)(event, &payload, &Pointers::default());
                 assert!(decide(&event, everything(), false).is_err());
