@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use image_factory_core::git::Protocol;
+use image_factory_core::{destination::Range, git::Protocol};
 
 /// `image-factory operator`.
 #[derive(Args, Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Operator {
     /// Deliveries a second that one webhook takes; twice as many at once
     #[arg(long, env = "IMAGE_FACTORY_WEBHOOK_RATE", default_value = "50")]
     pub webhook_rate: NonZeroU32,
+    #[command(flatten)]
+    pub notifications: Notifications,
     #[command(flatten)]
     pub images: Images,
     /// Registries (host or host:port, comma separated) that every build may use over plain http or
@@ -87,6 +89,20 @@ pub enum LaunchMode {
     Kubernetes,
     /// The operator itself: it needs the right to create and delete Pods, and to patch the status of Jobs
     Operator,
+}
+
+/// Where what became of builds may be sent.
+#[derive(Args, Clone, Debug)]
+pub struct Notifications {
+    /// Send also over http, where anybody on the way can read it
+    #[arg(long = "notify-unencrypted", env = "IMAGE_FACTORY_NOTIFY_UNENCRYPTED")]
+    pub unencrypted: bool,
+    /// Addresses that may be sent to though they are not public (10.1.0.0/16, comma separated)
+    #[arg(long = "notify-ranges", env = "IMAGE_FACTORY_NOTIFY_RANGES", value_delimiter = ',')]
+    pub ranges: Vec<Range>,
+    /// Addresses that nothing is sent to though they look public: the cluster's own
+    #[arg(long = "cluster-ranges", env = "IMAGE_FACTORY_CLUSTER_RANGES", value_delimiter = ',')]
+    pub cluster_ranges: Vec<Range>,
 }
 
 /// What the container that does a build's work gets where its spec says nothing, as `name=quantity`.

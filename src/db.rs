@@ -10,6 +10,7 @@ pub mod deliveries;
 mod images;
 pub mod launches;
 pub mod logs;
+pub mod notifications;
 mod origins;
 pub mod policies;
 pub mod queue;

@@ -4,6 +4,7 @@
 mod cleaner;
 pub mod deliverer;
 pub mod heartbeat;
+pub mod notifier;
 mod partitions;
 mod rollup;
 pub mod sweeper;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::StreamExt;
-use image_factory_core::patience::Patience;
+use image_factory_core::{destination::Ranges, patience::Patience};
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::api::resource::Quantity};
 use kube::{
     Api, Client,
@@ -92,6 +92,11 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         log_bytes: config.log_bytes,
     };
 
+    let config::Notifications { unencrypted, ranges, cluster_ranges } = config.notifications.clone();
+    let ranges = Ranges { allowed: ranges, forbidden: cluster_ranges };
+    let sender = tasks::notifier::Sender::new(tasks::notifier::Settings { unencrypted, ranges })
+        .context("failed to configure the client that sends notifications")?;
+
     let mut parts = JoinSet::new();
     let probes = listen(config.health_listen).await?;
     parts.spawn(http::serve(probes, http::probes(&context), http::PROBES, stop.clone()));
@@ -105,7 +110,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
     if let Some(leadership) = stop.run_until_cancelled(lead(&context, &config)).await {
         context.health.lead();
         parts.spawn(leader::hold(leadership, stop.clone()));
-        start(&mut parts, &context, &config, &stop);
+        start(&mut parts, &context, &config, sender, &stop);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "this operator leads");
         // A part that ends by itself ends the process: Kubernetes starts it whole again.
         parts.join_next().await;
@@ -136,7 +141,13 @@ async fn lead(context: &Context, config: &config::Operator) -> Leadership {
     }
 }
 
-fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, stop: &CancellationToken) {
+fn start(
+    parts: &mut JoinSet<()>,
+    context: &Context,
+    config: &config::Operator,
+    sender: tasks::notifier::Sender,
+    stop: &CancellationToken,
+) {
     let settings = tasks::Settings {
         heartbeat: tasks::heartbeat::Settings {
             worker_builds: i32::from(config.worker_builds.get().cast_signed()),
@@ -149,17 +160,27 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
     let dispatcher = listener::DispatcherWakes::default();
     let (changed, rows_changed) = mpsc::unbounded_channel();
     let deliveries = Arc::new(Notify::new());
-    let wakes = listener::Wakes { dispatcher: dispatcher.clone(), deliveries: deliveries.clone(), changed };
+    let notifications = Arc::new(Notify::new());
+    let wakes = listener::Wakes {
+        dispatcher: dispatcher.clone(),
+        deliveries: deliveries.clone(),
+        notifications: notifications.clone(),
+        changed,
+    };
     parts.spawn(listener::run(context.pool.clone(), wakes, stop.clone()));
     parts.spawn(dispatcher::run(context.clone(), dispatcher, stop.clone()));
     parts.spawn(tasks::deliverer::run(context.clone(), deliveries, stop.clone()));
+    parts.spawn(tasks::notifier::run(context.clone(), sender, notifications, stop.clone()));
     parts.spawn(collector::run(context.clone(), stop.clone()));
 
     parts.spawn(controllers::build::run(context.clone(), rows_changed, stop.clone()));
     let (namespaces, watch) = namespaces(context);
     parts.spawn(stopped_by(stop.clone(), watch));
-    let address = controllers::webhooks::Address(config.external_url.clone());
-    parts.spawn(of_tenants(context.clone(), namespaces, config.namespace.clone(), address, stop.clone()));
+    let webhooks = controllers::webhooks::Settings {
+        external_url: config.external_url.clone(),
+        sends_unencrypted: config.notifications.unencrypted,
+    };
+    parts.spawn(of_tenants(context.clone(), namespaces, config.namespace.clone(), webhooks, stop.clone()));
 }
 
 /// A policy, a worker and a webhook are their namespace's: they wait until all namespaces are known.
@@ -167,7 +188,7 @@ async fn of_tenants(
     context: Context,
     namespaces: Namespaces,
     home: String,
-    address: controllers::webhooks::Address,
+    webhooks: controllers::webhooks::Settings,
     stop: CancellationToken,
 ) {
     let known = stop.run_until_cancelled(namespaces.wait_until_ready()).await;
@@ -175,7 +196,7 @@ async fn of_tenants(
         tokio::join!(
             controllers::policies::run(context.clone(), namespaces.clone(), stop.clone()),
             controllers::workers::run(context.clone(), namespaces.clone(), home, stop.clone()),
-            controllers::webhooks::run(context, namespaces, address, stop),
+            controllers::webhooks::run(context, namespaces, webhooks, stop),
         );
     }
 }

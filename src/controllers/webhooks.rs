@@ -55,13 +55,19 @@ struct Seen {
     secrets: HashMap<(String, i64), (Instant, Option<Trouble>)>,
 }
 
-/// Where webhooks are reached from outside.
+/// What the installation says of webhooks.
 #[derive(Clone, Debug)]
-pub struct Address(pub Option<String>);
+pub struct Settings {
+    /// Where this server is reached from outside.
+    pub external_url: Option<String>,
+    /// Whether notifications may go over http.
+    pub sends_unencrypted: bool,
+}
 
-impl Address {
-    fn of(&self, namespace: &str, name: &str) -> Option<String> {
-        self.0.as_ref().map(|url| format!("{url}/hooks/{namespace}/{name}"))
+impl Settings {
+    /// Where a webhook receives.
+    fn url(&self, namespace: &str, name: &str) -> Option<String> {
+        self.external_url.as_ref().map(|url| format!("{url}/hooks/{namespace}/{name}"))
     }
 }
 
@@ -69,7 +75,7 @@ impl Address {
 pub async fn run(
     context: Context,
     namespaces: Store<PartialObjectMeta<Namespace>>,
-    address: Address,
+    settings: Settings,
     stop: CancellationToken,
 ) {
     let api: Api<WebhookConfig> = Api::all(context.watching(Watch::Webhooks));
@@ -109,7 +115,7 @@ pub async fn run(
             if is_due {
                 listed = Some(Instant::now());
             }
-            match round(&context, &namespaces, &address, &mut seen, is_due).await {
+            match round(&context, &namespaces, &settings, &mut seen, is_due).await {
                 Ok(()) => changed &= !is_due,
                 Err(error) => {
                     tracing::warn!(%error, "webhooks could not be brought in line; it is tried again");
@@ -124,7 +130,7 @@ pub async fn run(
 async fn round(
     context: &Context,
     namespaces: &Store<PartialObjectMeta<Namespace>>,
-    address: &Address,
+    settings: &Settings,
     seen: &mut Seen,
     list: bool,
 ) -> Result<(), Error> {
@@ -134,7 +140,7 @@ async fn round(
         for webhook in &found {
             let namespace = webhook.namespace().unwrap_or_default();
             if let Some(uid) = kube_ext::uid_of_namespace(&context.client, namespaces, &namespace).await? {
-                declared.push(row(webhook, TenantName { name: namespace, uid }, address));
+                declared.push(row(webhook, TenantName { name: namespace, uid }, settings));
             }
         }
         if !webhooks::declare(&context.pool, &declared, version).await? {
@@ -155,9 +161,12 @@ async fn round(
     for webhook in &mut seen.webhooks {
         let uid = webhook.uid().unwrap_or_default();
         let Some(told) = told.get(&uid) else { continue };
-        let trouble = secrets_trouble(context, &mut seen.secrets, webhook).await?;
+        let trouble = match report::refused(&webhook.spec, told, settings) {
+            Some(refused) => Some(refused),
+            None => secrets_trouble(context, &mut seen.secrets, webhook).await?,
+        };
         // One that can't be told holds up no other, and is told in the next round.
-        if let Err(error) = report::report(context, webhook, told, trouble.as_ref(), address).await {
+        if let Err(error) = report::report(context, webhook, told, trouble.as_ref(), settings).await {
             let (namespace, name) = (webhook.namespace(), webhook.name_any());
             tracing::warn!(webhook.namespace = namespace, webhook.name = name, %error, "a webhook's status could not be written");
             context.metrics.failed("webhooks");
@@ -166,10 +175,13 @@ async fn round(
     Ok(())
 }
 
-fn row(webhook: &WebhookConfig, tenant: TenantName, address: &Address) -> Declared {
+fn row(webhook: &WebhookConfig, tenant: TenantName, settings: &Settings) -> Declared {
     let name = webhook.name_any();
     Declared {
-        url: address.of(&tenant.name, &name),
+        url: match &webhook.spec.notify {
+            Some(notify) => Some(notify.url.clone()),
+            None => settings.url(&tenant.name, &name),
+        },
         name,
         uid: webhook.uid().unwrap_or_default(),
         spec: webhook.spec.clone(),
@@ -191,7 +203,7 @@ async fn secrets_trouble(
     }
     let namespace = webhook.namespace().unwrap_or_default();
     let mut values = Vec::new();
-    for entry in webhook.spec.signing_secrets() {
+    for entry in webhook.spec.signing_secrets().chain(webhook.spec.notify.iter().map(|notify| &notify.secret_ref)) {
         let value = kube_ext::secret_entry(&context.client, &namespace, entry).await?;
         values.push((entry.clone(), value));
     }

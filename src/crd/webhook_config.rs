@@ -1,5 +1,5 @@
-//! The kind WebhookConfig: makes Builds from what a Git host sends. What it will send out itself, and the rest that
-//! does not act yet, is refused by name.
+//! The kind WebhookConfig: makes Builds from what a Git host sends, and sends out what became of builds. What does not
+//! act yet is refused by name.
 
 use image_factory_core::{
     signature::{Encoding, Scheme},
@@ -38,19 +38,19 @@ use super::{reference::SecretKeyReference, template::BuildTemplate, unavailable}
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
-    "has(self.provider)",
-    "spec.provider must say who delivers: github, gitlab, gitea, forgejo, bitbucket or generic"
+    "has(self.provider) || has(self.notify)",
+    "spec.provider must say who delivers: github, gitlab, gitea, forgejo, bitbucket or generic; or spec.notify where to send"
 ))]
 #[x_kube(validation = (
-    "has(self.secretRef)",
+    "has(self.secretRef) || !has(self.provider)",
     "spec.secretRef must name the Secret that deliveries are signed with: without one anybody could start builds"
 ))]
 #[x_kube(validation = (
-    "has(self.repository)",
+    "has(self.repository) || !has(self.provider)",
     "spec.repository must be the full name of the repository, such as shop/web: deliveries about another make no Build"
 ))]
 #[x_kube(validation = (
-    "!self.autoBuild || has(self.template)",
+    "!self.autoBuild || has(self.template) || !has(self.provider)",
     "spec.template must say what is built; or set spec.autoBuild to false, and deliveries are only recorded"
 ))]
 #[x_kube(validation = (
@@ -61,7 +61,6 @@ use super::{reference::SecretKeyReference, template::BuildTemplate, unavailable}
 #[x_kube(validation = unavailable("spec.failedBuildsHistoryLimit", "!has(self.failedBuildsHistoryLimit)"))]
 #[x_kube(validation = unavailable("spec.poll", "!has(self.poll)"))]
 #[x_kube(validation = unavailable("spec.commitStatus", "!has(self.commitStatus)"))]
-#[x_kube(validation = unavailable("spec.notify", "!has(self.notify)"))]
 pub struct WebhookConfigSpec {
     /// Who sends: decides how deliveries are signed and read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,8 +96,8 @@ pub struct WebhookConfigSpec {
     /// Whether a newer delivery cancels unfinished Builds of the same branch. Default: false.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub supersede: bool,
-    /// True receives nothing until it is false again: deliveries are answered like those of a webhook that is not
-    /// there. Default: false.
+    /// True receives and sends nothing until it is false again: deliveries are answered like those of a webhook that
+    /// is not there, and what happens meanwhile is not sent later. Default: false.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub suspend: bool,
     /// The Build to make.
@@ -121,7 +120,7 @@ pub struct WebhookConfigSpec {
     /// Writes the build's state onto the commit at the Git host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit_status: Option<CommitStatus>,
-    /// What is sent out, by the rules of Standard Webhooks.
+    /// What is sent out, about every Build of the namespace, by the rules of Standard Webhooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<Notify>,
 }
@@ -243,15 +242,20 @@ pub struct CommitStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Notify {
-    /// Address that receives the events: https.
+    /// Address that receives the events: https, and http only where the installation allows it. It must be reached by a
+    /// public address. At most 2048 characters.
     #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = (
+        "self.matches('^https?://[A-Za-z0-9_.:[\\\\]-]+([/?][!-~]*)?$')",
+        "spec.notify.url must be https://host/path, without a user or a password in it"
+    ))]
     pub url: String,
     /// Which events are sent. Default: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub events: Vec<BuildEvent>,
-    /// The entry of a Secret that what is sent is signed with.
+    /// The entry of a Secret that what is sent is signed with: base64, with whsec_ before it or without.
     pub secret_ref: SecretKeyReference,
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Error, Result, webhooks};
 use crate::{clock, crd::WebhookConfigSpec, failpoint};
 
-/// Channel whose messages say that there are deliveries to look at.
+/// Channel whose messages say that there are deliveries to look at, or, `outbound`, notifications to send.
 pub const CHANNEL: &str = "image_factory_deliveries";
 
 /// A delivery whose signature was right.

@@ -91,6 +91,8 @@ pub(super) fn spec(value: Value) -> Result<WebhookConfigSpec> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     pub is_verified: bool,
+    /// Its receiver wants nothing ever again.
+    pub is_disabled: bool,
     pub newest: Option<Newest>,
 }
 
@@ -125,7 +127,7 @@ pub async fn statuses(pool: &PgPool, uids: &[String]) -> Result<HashMap<String, 
             }),
             _ => None,
         };
-        (row.uid, Told { is_verified: row.verified, newest })
+        (row.uid, Told { is_verified: row.verified, is_disabled: row.is_disabled, newest })
     });
     Ok(told.collect())
 }

@@ -18,6 +18,8 @@ pub struct Wakes {
     pub dispatcher: DispatcherWakes,
     /// The deliverer: webhooks have received something.
     pub deliveries: Arc<Notify>,
+    /// The notifier: there is something to send.
+    pub notifications: Arc<Notify>,
     /// The Build controller: the status of this namespace and name has changed.
     pub changed: mpsc::UnboundedSender<(String, String)>,
 }
@@ -71,9 +73,11 @@ async fn listen(pool: &PgPool, wakes: &Wakes) -> Result<(), sqlx::Error> {
     // What was said while nobody listened.
     wakes.dispatcher.all();
     wakes.deliveries.notify_one();
+    wakes.notifications.notify_one();
     while let Some(message) = listener.try_recv().await? {
         if message.channel() == deliveries::CHANNEL {
-            wakes.deliveries.notify_one();
+            let wake = if message.payload() == "outbound" { &wakes.notifications } else { &wakes.deliveries };
+            wake.notify_one();
             continue;
         }
         let (what, whose) = message.payload().split_once(' ').unwrap_or_default();

@@ -12,6 +12,7 @@ mod git;
 mod images;
 mod jobs;
 mod log_lines;
+mod notifications;
 mod origins;
 mod reconcile;
 mod retention;

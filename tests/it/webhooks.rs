@@ -1,7 +1,7 @@
 //! Webhooks on the real router and a real Postgres: what Git hosts deliver becomes a row and then a Build, whatever
 //! breaks in between; and what nobody has signed leaves no trace but a number.
 
-mod cluster;
+pub mod cluster;
 
 use std::{num::NonZeroU32, path::Path, sync::Arc};
 
@@ -40,7 +40,7 @@ use self::cluster::{Cluster, Failure};
 use crate::attempts::{attempt, queued};
 
 const SECRET: &str = "It's a Secret to Everybody";
-const WHSEC: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+pub const WHSEC: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const COMMIT: &str = "6113728f27ae82c7b1a177c8d03f9e96e0adf246";
 
 fn fixture(name: &str) -> String {
@@ -55,7 +55,7 @@ fn hex_hmac(secret: &str, body: &str) -> String {
 }
 
 /// A WebhookConfig's spec, with changes.
-fn spec(provider: &str, more: &Value) -> WebhookConfigSpec {
+pub fn spec(provider: &str, more: &Value) -> WebhookConfigSpec {
     let mut spec = json!({
         "provider": provider, "repository": "shop/web", "secretRef": {"name": "hook", "key": "now"},
         "template": {
@@ -73,15 +73,15 @@ fn spec(provider: &str, more: &Value) -> WebhookConfigSpec {
     serde_json::from_value(spec).expect("a spec")
 }
 
-struct Host {
-    pool: PgPool,
+pub struct Host {
+    pub pool: PgPool,
     router: Router,
-    cluster: Cluster,
-    context: Context,
+    pub cluster: Cluster,
+    pub context: Context,
 }
 
 impl Host {
-    fn new(pool: &PgPool) -> Self {
+    pub fn new(pool: &PgPool) -> Self {
         Self::limited(pool, 1_000)
     }
 
@@ -111,7 +111,7 @@ impl Host {
     }
 
     /// Declares these webhooks and no others.
-    async fn has(&self, version: i64, webhooks: &[(&str, WebhookConfigSpec)]) {
+    pub async fn has(&self, version: i64, webhooks: &[(&str, WebhookConfigSpec)]) {
         let declared: Vec<Declared> = webhooks
             .iter()
             .map(|(name, spec)| Declared {
@@ -149,12 +149,12 @@ impl Host {
     }
 
     /// The rows of deliveries, oldest first.
-    async fn rows(&self) -> Vec<Value> {
+    pub async fn rows(&self) -> Vec<Value> {
         let rows = sqlx::query_scalar("select to_jsonb(d) from webhook_deliveries d order by id");
         rows.fetch_all(&self.pool).await.expect("rows")
     }
 
-    async fn due_now(&self) {
+    pub async fn due_now(&self) {
         let due = "update webhook_deliveries set next_retry_at = now() where next_retry_at is not null";
         sqlx::query(due).execute(&self.pool).await.expect("it is due");
     }

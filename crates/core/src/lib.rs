@@ -6,6 +6,7 @@
 pub mod base;
 pub mod conditions;
 pub mod cost;
+pub mod destination;
 pub mod environment;
 pub mod git;
 pub mod ids;
@@ -15,6 +16,7 @@ pub mod labels;
 pub mod layers;
 pub mod loglevel;
 pub mod method;
+pub mod notification;
 pub mod outcome;
 pub mod patience;
 pub mod placement;

@@ -5,7 +5,7 @@ use image_factory_core::{conditions, signature};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
-use super::Address;
+use super::Settings;
 use crate::{
     clock,
     crd::{
@@ -31,9 +31,9 @@ pub async fn report(
     webhook: &mut WebhookConfig,
     told: &Told,
     trouble: Option<&Trouble>,
-    address: &Address,
+    settings: &Settings,
 ) -> Result<(), kube::Error> {
-    let status = status(webhook, told, trouble, address, clock::now());
+    let status = status(webhook, told, trouble, settings, clock::now());
     if webhook.status.as_ref() == Some(&status) {
         return Ok(());
     }
@@ -43,15 +43,36 @@ pub async fn report(
     Ok(())
 }
 
-/// Why the Secrets can't be used, if they can't.
+/// Why nothing is sent, whatever the Secrets are.
+pub fn refused(spec: &WebhookConfigSpec, told: &Told, settings: &Settings) -> Option<Trouble> {
+    let notify = spec.notify.as_ref()?;
+    if told.is_disabled {
+        let message = "the receiver at spec.notify.url answered 410 and is sent nothing until spec.notify changes";
+        return Some(Trouble { reason: "ReceiverGone", message: message.to_owned() });
+    }
+    let is_refused = notify.url.starts_with("http:") && !settings.sends_unencrypted;
+    is_refused.then(|| Trouble {
+        reason: "NotEncrypted",
+        message: "spec.notify.url is not https, and this installation sends nothing unencrypted".to_owned(),
+    })
+}
+
+/// Why the Secrets can't be used, if they can't. The one that was used before need not be there any more.
 pub fn trouble(spec: &WebhookConfigSpec, entries: &[(SecretKeyReference, Option<Vec<u8>>)]) -> Option<Trouble> {
     let named = |entry: &SecretKeyReference| format!("entry {:?} of Secret {:?}", entry.key, entry.name);
-    if let Some((entry, None)) = entries.first() {
-        return Some(Trouble { reason: "SecretNotFound", message: format!("{} is not there", named(entry)) });
-    }
+    let notify = spec.notify.as_ref().map(|notify| &notify.secret_ref);
     entries.iter().find_map(|(entry, value)| {
+        let is_needed = Some(entry) == spec.secret_ref.as_ref() || Some(entry) == notify;
+        let Some(value) = value else {
+            let message = format!("{} is not there", named(entry));
+            return is_needed.then_some(Trouble { reason: "SecretNotFound", message });
+        };
         // Without headers nothing is verified, and only the secret can be wrong.
-        let problem = signature::verify(spec.scheme()?, &NoHeaders, b"", &[value.as_ref()?], 0).err()?;
+        let received = spec.signing_secrets().any(|signing| signing == entry);
+        let scheme = spec.scheme().filter(|_| received);
+        let receiving = scheme.and_then(|scheme| signature::verify(scheme, &NoHeaders, b"", &[value], 0).err());
+        let sending = (Some(entry) == notify).then(|| signature::sign(value, "", 0, b"").err()).flatten();
+        let problem = receiving.or(sending)?;
         Some(Trouble { reason: "SecretUnusable", message: format!("{} {problem}", named(entry)) })
     })
 }
@@ -68,12 +89,12 @@ fn status(
     webhook: &WebhookConfig,
     told: &Told,
     trouble: Option<&Trouble>,
-    address: &Address,
+    settings: &Settings,
     now: jiff::Timestamp,
 ) -> WebhookConfigStatus {
     let before = webhook.status.as_ref();
     let namespace = webhook.namespace().unwrap_or_default();
-    let url = address.of(&namespace, &webhook.name_any());
+    let url = settings.url(&namespace, &webhook.name_any()).filter(|_| webhook.spec.provider.is_some());
     let condition = |kind: &str, status: &str, reason: &str, message: &str| {
         let same = before
             .into_iter()
@@ -92,6 +113,9 @@ fn status(
         _ if webhook.spec.suspend => vec![condition("Ready", "False", "Suspended", "spec.suspend is true")],
         Some(Trouble { reason, message }) => {
             vec![condition("Ready", "False", reason, message), condition(conditions::STALLED, "True", reason, message)]
+        }
+        None if webhook.spec.provider.is_none() => {
+            vec![condition("Ready", "True", "Sending", "it sends what becomes of the namespace's builds")]
         }
         None if url.is_none() => {
             let sentence = "it takes deliveries; the installation has no externalUrl to tell where from outside";
@@ -169,7 +193,9 @@ mod tests {
         let of = |provider: &str, entries: &[(&str, Option<&str>)]| {
             let entries: Vec<_> =
                 entries.iter().map(|(key, value)| (entry(key), value.map(|value| value.as_bytes().to_vec()))).collect();
-            trouble(&webhook(&json!({"provider": provider})).spec, &entries).map(|trouble| trouble.reason)
+            let spec = json!({"provider": provider, "secretRef": {"name": "hook", "key": "now"},
+                "previousSecretRef": {"name": "hook", "key": "before"}});
+            trouble(&webhook(&spec).spec, &entries).map(|trouble| trouble.reason)
         };
         assert_eq!(of("github", &[("now", Some("s"))]), None);
         assert_eq!(of("github", &[("now", None)]), Some("SecretNotFound"));
@@ -180,11 +206,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sent_needs_a_secret_a_receiver_and_encryption() {
+        let spec =
+            |url: &str| webhook(&json!({"notify": {"url": url, "secretRef": {"name": "hook", "key": "out"}}})).spec;
+        let settings = |sends_unencrypted| Settings { external_url: None, sends_unencrypted };
+        let told = |is_disabled| Told { is_verified: false, is_disabled, newest: None };
+        let reason = |trouble: Option<Trouble>| trouble.map(|trouble| trouble.reason);
+        let (https, http) = (spec("https://example.com/"), spec("http://example.com/"));
+        assert_eq!(reason(refused(&https, &told(false), &settings(false))), None);
+        assert_eq!(reason(refused(&https, &told(true), &settings(false))), Some("ReceiverGone"));
+        assert_eq!(reason(refused(&http, &told(false), &settings(false))), Some("NotEncrypted"));
+        assert_eq!(reason(refused(&http, &told(false), &settings(true))), None);
+        let entry = SecretKeyReference { name: "hook".to_owned(), key: "out".to_owned() };
+        for (value, expected) in [
+            (Some("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"), None),
+            (Some("no base64"), Some("SecretUnusable")),
+            (Some(""), Some("SecretUnusable")),
+            (None, Some("SecretNotFound")),
+        ] {
+            let entries = [(entry.clone(), value.map(|value| value.as_bytes().to_vec()))];
+            assert_eq!(reason(trouble(&https, &entries)), expected, "{value:?}");
+        }
+    }
+
+    #[test]
     fn conditions_say_whether_deliveries_are_taken() {
-        let told = Told { is_verified: true, newest: None };
-        let address = Address(Some("https://builds.example.com".to_owned()));
+        let told = Told { is_verified: true, is_disabled: false, newest: None };
+        let settings =
+            Settings { external_url: Some("https://builds.example.com".to_owned()), sends_unencrypted: false };
         let shown = |webhook: &WebhookConfig, trouble: Option<&Trouble>| {
-            let status = status(webhook, &told, trouble, &address, Timestamp::UNIX_EPOCH);
+            let status = status(webhook, &told, trouble, &settings, Timestamp::UNIX_EPOCH);
             assert_eq!(status.url.as_deref(), Some("https://builds.example.com/hooks/orchard/hook"));
             let conditions = status.conditions.into_iter();
             conditions.map(|one| format!("{} {} {}", one.type_, one.status, one.reason)).collect::<Vec<_>>()

@@ -1,6 +1,7 @@
 -- How each declared webhook is, with its newest delivery.
 select c.resource_uid as "uid!",
        c.is_verified as verified,
+       c.notify_disabled_at is not null as "is_disabled!",
        d.created_at as "at?",
        d.delivery_id as "delivery_id?",
        d.event_type as "event_type?",

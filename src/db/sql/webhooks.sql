@@ -42,6 +42,7 @@ changed as (
         provider = excluded.provider,
         resource_uid = excluded.resource_uid,
         spec = excluded.spec,
+        notify_disabled_at = case when w.spec -> 'notify' is not distinct from excluded.spec -> 'notify' then w.notify_disabled_at end,
         -- What another secret has signed says nothing of this one; nor what another object of this name received.
         is_verified = w.is_verified and w.webhook_secret is not distinct from excluded.webhook_secret
             and w.resource_uid is not distinct from excluded.resource_uid

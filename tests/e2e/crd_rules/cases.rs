@@ -518,7 +518,7 @@ fn webhooks() -> Vec<Case> {
         webhook(
             json!({"provider": "forgejo"}),
             json!({"provider": null}),
-            "spec.provider must say who delivers: github, gitlab, gitea, forgejo, bitbucket or generic",
+            "spec.provider must say who delivers: github, gitlab, gitea, forgejo, bitbucket or generic; or spec.notify where to send",
         ),
         webhook(
             json!({"previousSecretRef": {"name": "hook", "key": "before"}}),
@@ -565,9 +565,12 @@ fn webhooks() -> Vec<Case> {
             "spec.commitStatus is not available in this version; remove it",
         ),
         webhook(
-            json!({}),
-            json!({"notify": {"url": "https://example.com/hook", "secretRef": {"name": "hook", "key": "secret"}}}),
-            "spec.notify is not available in this version; remove it",
+            json!({
+                "provider": null, "secretRef": null, "repository": null, "template": null,
+                "notify": {"url": "https://[2606:4700::1]:8443/hook?a=b", "secretRef": {"name": "hook", "key": "secret"}},
+            }),
+            json!({"notify": {"url": "https://me:word@example.com/hook", "secretRef": {"name": "hook", "key": "secret"}}}),
+            "spec.notify.url must be https://host/path, without a user or a password in it",
         ),
     ]
 }
