@@ -9,9 +9,17 @@ comment on column webhook_configs.last_delivery_status is 'How that one went: re
 create index webhook_configs_notifying_idx on webhook_configs (tenant_id)
     where is_active and notify_disabled_at is null and spec ? 'notify';
 
+comment on column webhook_deliveries.event_type is 'Inbound: push, tag, pull_request, release, ping or other; outbound: build.queued and the like, or commit_status.';
+
+-- Whether a newer state of a commit is to be told: where webhook_config_id = $1 and payload ->> 'commit' = $2.
+create index webhook_deliveries_states_idx on webhook_deliveries (webhook_config_id, (payload ->> 'commit'))
+    where event_type = 'commit_status';
+
 create function notify_of_transitions() returns trigger
 language plpgsql
 as $$
+declare
+    made int;
 begin
     insert into webhook_deliveries (id, tenant_id, webhook_config_id, build_id, direction, delivery_id, event_type, payload,
         next_retry_at)
@@ -55,14 +63,38 @@ begin
     left join images i on i.id = b.image_id
     where coalesce(jsonb_array_length(c.spec #> '{notify,events}'), 0) = 0 or c.spec #> '{notify,events}' ? event.type
     on conflict on constraint webhook_deliveries_delivery_key do nothing;
-    if found then
+    get diagnostics made = row_count;
+    -- The Git host is told of the Builds that its own deliveries made.
+    insert into webhook_deliveries (id, tenant_id, webhook_config_id, build_id, direction, delivery_id, event_type, payload,
+        next_retry_at)
+    select (left(uuid_v7_floor(clock_timestamp())::text, 15) || substr(gen_random_uuid()::text, 16))::uuid,
+           c.tenant_id,
+           c.id,
+           b.id,
+           'outbound',
+           'status_' || left(encode(sha256(convert_to(b.id || ' ' || t.to_status, 'UTF8')), 'hex'), 32),
+           'commit_status',
+           jsonb_build_object(
+               'at', to_char(t.changed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+               'commit', b.git_commit,
+               'status', t.to_status,
+               'description', t.reason
+           ),
+           now()
+    from transitions t
+    join builds b on b.id = t.build_id and b.triggered_by_git_event is not null and b.git_commit is not null
+    join builds first on first.resource_uid = b.resource_uid and first.run = b.run and first.attempt = 1
+    join webhook_deliveries d on d.build_id = first.id and d.direction = 'inbound'
+    join webhook_configs c on c.id = d.webhook_config_id and c.is_active and c.spec ? 'commitStatus'
+    on conflict on constraint webhook_deliveries_delivery_key do nothing;
+    if found or made > 0 then
         perform pg_notify('image_factory_deliveries', 'outbound');
     end if;
     return null;
 end
 $$;
 
-comment on function notify_of_transitions() is 'Makes the notifications of new rows of build_status_history, for the webhooks of their tenants that want them.';
+comment on function notify_of_transitions() is 'Makes the notifications and commit states of new rows of build_status_history, for the webhooks of their tenants that want them.';
 
 create trigger build_status_history_notify
 after insert on build_status_history

@@ -203,7 +203,7 @@ async fn secrets_trouble(
     }
     let namespace = webhook.namespace().unwrap_or_default();
     let mut values = Vec::new();
-    for entry in webhook.spec.signing_secrets().chain(webhook.spec.notify.iter().map(|notify| &notify.secret_ref)) {
+    for entry in webhook.spec.secrets() {
         let value = kube_ext::secret_entry(&context.client, &namespace, entry).await?;
         values.push((entry.clone(), value));
     }

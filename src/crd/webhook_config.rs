@@ -60,7 +60,14 @@ use super::{reference::SecretKeyReference, template::BuildTemplate, unavailable}
 #[x_kube(validation = unavailable("spec.successfulBuildsHistoryLimit", "!has(self.successfulBuildsHistoryLimit)"))]
 #[x_kube(validation = unavailable("spec.failedBuildsHistoryLimit", "!has(self.failedBuildsHistoryLimit)"))]
 #[x_kube(validation = unavailable("spec.poll", "!has(self.poll)"))]
-#[x_kube(validation = unavailable("spec.commitStatus", "!has(self.commitStatus)"))]
+#[x_kube(validation = (
+    "!has(self.commitStatus) || (has(self.provider) && self.provider in ['github', 'gitlab', 'gitea', 'forgejo'])",
+    "spec.commitStatus works only with the providers github, gitlab, gitea and forgejo; remove it"
+))]
+#[x_kube(validation = (
+    "!has(self.commitStatus) || (has(self.template) && has(self.template.spec.source.git))",
+    "spec.commitStatus needs a template with spec.source.git: its host is told of the commit"
+))]
 pub struct WebhookConfigSpec {
     /// Who sends: decides how deliveries are signed and read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,7 +124,7 @@ pub struct WebhookConfigSpec {
     /// How to read deliveries of provider generic. Default: signed by the rules of Standard Webhooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generic: Option<GenericProvider>,
-    /// Writes the build's state onto the commit at the Git host.
+    /// Writes the state of the Builds made onto their commits, at the host of the template's source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit_status: Option<CommitStatus>,
     /// What is sent out, about every Build of the namespace, by the rules of Standard Webhooks.
@@ -161,6 +168,12 @@ impl WebhookConfigSpec {
     /// The Secrets whose entries deliveries may be signed with: the current one first.
     pub fn signing_secrets(&self) -> impl Iterator<Item = &SecretKeyReference> {
         self.secret_ref.iter().chain(&self.previous_secret_ref)
+    }
+
+    /// Every entry of a Secret that it names.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretKeyReference> {
+        let notify = self.notify.iter().map(|notify| &notify.secret_ref);
+        self.signing_secrets().chain(notify).chain(self.commit_status.iter().map(|status| &status.token_secret_ref))
     }
 
     /// The revision that an event has built, or why none is.

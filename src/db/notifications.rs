@@ -1,4 +1,4 @@
-//! The table `webhook_deliveries`, outbound: what webhooks send. The rows are made by the transitions they tell of
+//! The table `webhook_deliveries`, outbound: what webhooks send, and what they tell the Git host of a commit. The rows are made by the transitions they tell of
 //! (migration 0046); a try that fails is followed by a row of its own.
 
 use std::time::Duration;
@@ -9,6 +9,9 @@ use uuid::Uuid;
 
 use super::{Result, webhooks};
 use crate::{clock, crd::WebhookConfigSpec, failpoint};
+
+/// `event_type` of what is told of a commit.
+pub const COMMIT_STATUS: &str = "commit_status";
 
 /// A notification that was taken, to be sent within a minute.
 #[derive(Clone, Debug)]
@@ -24,8 +27,12 @@ pub struct Taken {
     pub webhook: String,
     pub webhook_uid: String,
     pub spec: WebhookConfigSpec,
-    /// Whether the webhook still sends.
-    pub sends: bool,
+    /// Neither suspended nor deleted.
+    pub is_active: bool,
+    /// The receiver wants nothing ever again.
+    pub is_disabled: bool,
+    /// The commit has a newer state.
+    pub is_outdated: bool,
 }
 
 /// Takes notifications that are due, at most so many of one webhook, and none of those that are busy.
@@ -50,7 +57,9 @@ pub async fn take(pool: &PgPool, limit: usize, of_one: usize, busy: &[Uuid]) -> 
                 webhook: row.webhook_name,
                 webhook_uid: row.resource_uid,
                 spec,
-                sends: row.sends,
+                is_active: row.is_active,
+                is_disabled: row.is_disabled,
+                is_outdated: row.is_outdated,
             }),
             Err(error) => {
                 let unreadable = Tried { error: Some(error.to_string()), ..Tried::default() };

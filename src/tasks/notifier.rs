@@ -1,5 +1,5 @@
 //! Sends what became of builds to whoever a tenant has named, by Standard Webhooks: signed, again and again under one id
-//! until it is received, and to nobody inside the cluster's network. A receiver may see one notification twice, after
+//! until it is received, and to nobody inside the cluster's network. And tells the Git host of the commit, in the same way. A receiver may see one notification twice, after
 //! an operator was killed while it sent, and tells them apart by the id.
 
 mod sender;
@@ -8,8 +8,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use image_factory_core::{
+    commit_status::{self, Request, State},
     notification::{self, Next},
     signature,
+    status::UnknownStatus,
 };
 use kube::runtime::events::{Event, EventType};
 use tokio::{
@@ -24,8 +26,8 @@ pub use self::sender::{Sender, Settings};
 use super::Error;
 use crate::{
     clock,
-    crd::WebhookConfig,
-    db::notifications::{self, Taken, Tried},
+    crd::{WebhookConfig, reference::SecretKeyReference},
+    db::notifications::{self, COMMIT_STATUS, Taken, Tried},
     kube_ext,
     runtime::Context,
 };
@@ -70,7 +72,8 @@ pub async fn notify(context: &Context, sender: &Sender) -> Result<(), Error> {
             under_way.push(async move {
                 let tried = attempt(context, sender, &notification).await;
                 notifications::tried(&context.pool, notification.id, &tried).await?;
-                if tried.error.is_some() {
+                // That a commit has a newer state by now is no failure.
+                if tried.error.is_some() && !notification.is_outdated {
                     tell(context, &notification, &tried).await;
                 }
                 Ok::<_, Error>(notification.webhook_id)
@@ -86,32 +89,30 @@ pub async fn notify(context: &Context, sender: &Sender) -> Result<(), Error> {
 
 async fn attempt(context: &Context, sender: &Sender, notification: &Taken) -> Tried {
     let never = |error: &str| Tried { error: Some(error.to_owned()), ..Tried::default() };
-    if !notification.sends {
-        return never("the WebhookConfig is suspended, no longer there, or its receiver wants nothing ever again");
+    if !notification.is_active {
+        return never("the WebhookConfig is suspended, or no longer there");
     }
-    let Some(notify) = &notification.spec.notify else {
-        return never("the WebhookConfig no longer sends");
-    };
-    let body = notification.payload.to_string();
-    let timestamp = clock::now().as_second();
-    let secret = kube_ext::secret_entry(&context.client, &notification.namespace, &notify.secret_ref).await;
-    let signed = match secret {
-        Ok(Some(secret)) => {
-            signature::sign(&secret, &notification.delivery_id, timestamp, body.as_bytes()).map_err(|problem| {
-                format!("entry {:?} of Secret {:?} {problem}", notify.secret_ref.key, notify.secret_ref.name)
-            })
+    let sent = if notification.event == COMMIT_STATUS {
+        if notification.is_outdated {
+            return never("the commit has a newer state");
         }
-        Ok(None) => {
-            Err(format!("entry {:?} of Secret {:?} is not there", notify.secret_ref.key, notify.secret_ref.name))
+        tell_git_host(context, sender, notification).await
+    } else {
+        if notification.is_disabled {
+            return never("the receiver wants nothing ever again");
         }
-        Err(error) => Err(format!("its Secret could not be read: {error}")),
+        tell_receiver(context, sender, notification).await
     };
-    let Sent { status, retry_after, error } = match signed {
-        Ok(signature) => sender.send(&notify.url, &notification.delivery_id, timestamp, &signature, body).await,
+    let Sent { status, retry_after, error } = match sent {
+        Ok(sent) => sent,
         Err(error) => Sent { status: None, retry_after: None, error: Some(error) },
     };
     let attempt = u32::try_from(notification.attempt).unwrap_or(u32::MAX);
-    let next = notification::next(attempt, status, retry_after);
+    let next = match notification::next(attempt, status, retry_after) {
+        // A Git host says so of the commit or its repository.
+        Next::Gone if notification.event == COMMIT_STATUS => Next::GivenUp,
+        next => next,
+    };
     Tried {
         status,
         error: match next {
@@ -124,6 +125,58 @@ async fn attempt(context: &Context, sender: &Sender, notification: &Taken) -> Tr
             _ => None,
         },
         is_gone: next == Next::Gone,
+    }
+}
+
+async fn tell_receiver(context: &Context, sender: &Sender, notification: &Taken) -> Result<Sent, String> {
+    let Taken { delivery_id: id, payload, namespace, spec, .. } = notification;
+    let Some(notify) = &spec.notify else {
+        return Err("the WebhookConfig no longer sends".to_owned());
+    };
+    let body = payload.to_string();
+    let timestamp = clock::now().as_second();
+    let secret = secret(context, namespace, &notify.secret_ref).await?;
+    let signature = signature::sign(&secret, id, timestamp, body.as_bytes())
+        .map_err(|problem| format!("{} {problem}", named(&notify.secret_ref)))?;
+    let headers = [
+        (signature::STANDARD_ID, id.clone()),
+        (signature::STANDARD_TIMESTAMP, timestamp.to_string()),
+        (signature::STANDARD_SIGNATURE, signature),
+    ];
+    Ok(sender.send(&notify.url, &headers, body).await)
+}
+
+async fn tell_git_host(context: &Context, sender: &Sender, notification: &Taken) -> Result<Sent, String> {
+    let Taken { payload, namespace, webhook, spec, .. } = notification;
+    let Some((commit_status, provider)) = spec.commit_status.as_ref().zip(spec.provider) else {
+        return Err("the WebhookConfig no longer tells of commits".to_owned());
+    };
+    let source = spec.template.as_ref().and_then(|template| template.spec.source.git.as_ref());
+    let text = |field: &str| payload[field].as_str().unwrap_or_default();
+    let state = State {
+        source: source.map_or("", |source| &source.url),
+        repository: spec.repository.as_deref().unwrap_or_default(),
+        commit: text("commit"),
+        context: &format!("image-factory/{webhook}"),
+        status: text("status").parse().map_err(|error: UnknownStatus| error.to_string())?,
+        description: text("description"),
+    };
+    let Request { url, token: (header, prefix), body } =
+        commit_status::request(provider, &state).map_err(|problem| problem.to_string())?;
+    let token = secret(context, namespace, &commit_status.token_secret_ref).await?;
+    let token = String::from_utf8_lossy(&token);
+    Ok(sender.send(&url, &[(header, format!("{prefix}{}", token.trim()))], body.to_string()).await)
+}
+
+fn named(entry: &SecretKeyReference) -> String {
+    format!("entry {:?} of Secret {:?}", entry.key, entry.name)
+}
+
+async fn secret(context: &Context, namespace: &str, entry: &SecretKeyReference) -> Result<Vec<u8>, String> {
+    match kube_ext::secret_entry(&context.client, namespace, entry).await {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => Err(format!("{} is not there", named(entry))),
+        Err(error) => Err(format!("{} could not be read: {error}", named(entry))),
     }
 }
 

@@ -1,10 +1,18 @@
 //! From a push to a Build, unaided: a commit is pushed to the Git server that `make up` starts, and delivered as Gitea
-//! delivers it, signed, to the address that the WebhookConfig tells.
+//! delivers it, signed, to the address that the WebhookConfig tells. And from a Build to whoever wants to hear of it.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
+use axum::{Router, body::Bytes, http::HeaderMap};
 use hmac::{Hmac, KeyInit, Mac};
-use image_factory::crd::{Build, WebhookConfig};
+use image_factory::{
+    clock,
+    crd::{Build, WebhookConfig},
+};
+use image_factory_core::signature::{self, Headers, Scheme};
 use kube::{
     Api, ResourceExt,
     api::{ListParams, Patch, PatchParams},
@@ -12,6 +20,7 @@ use kube::{
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sha2::Sha256;
+use tokio::net::TcpListener;
 
 use super::{
     cluster,
@@ -166,6 +175,64 @@ async fn a_push_is_built_with_its_commit_pinned_and_the_rows_say_so() {
             (answer == StatusCode::UNAUTHORIZED).then_some(())
         })
         .await;
+    })
+    .await;
+}
+
+struct Sent<'a>(&'a HeaderMap);
+
+impl Headers for Sent<'_> {
+    fn values(&self, name: &str) -> Vec<&[u8]> {
+        self.0.get_all(name).iter().map(axum::http::HeaderValue::as_bytes).collect()
+    }
+}
+
+type Received = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
+
+/// A receiver on the node, which Pods reach; with its address.
+async fn receiver() -> (Received, String) {
+    let git = cluster::variable("GIT_URL");
+    let host = git.trim_start_matches("http://").split(':').next().expect("a host").to_owned();
+    let listener = TcpListener::bind((host, 0)).await.expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let received = Received::default();
+    let kept = received.clone();
+    let router = Router::new().fallback(move |headers: HeaderMap, body: Bytes| {
+        kept.lock().expect("whole").push((headers, body));
+        std::future::ready(())
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (received, url)
+}
+
+#[tokio::test]
+async fn whoever_wants_to_hear_of_builds_is_told_of_each_step_signed() {
+    const OUTGOING: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    tenant("webhook-notify", "baseline", async |tenant| {
+        let (received, url) = receiver().await;
+        tenant.secret("hook", "Opaque", json!({"out": OUTGOING})).await;
+        webhook(tenant, "told", &json!({"notify": {"url": url, "secretRef": {"name": "hook", "key": "out"}}})).await;
+        told(tenant, "told", "a webhook that sends", |status| ready(status) == ("True", "Sending")).await;
+        tenant.apply(&tenant.manifest("apple", "container", "FROM BASE\nRUN echo ripe\n")).await;
+        let build = tenant.finished("apple", 1).await;
+        assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+        watching::eventually("three notifications", async || {
+            (received.lock().expect("whole").len() >= 3).then_some(())
+        })
+        .await;
+        let received = received.lock().expect("whole").clone();
+        let now = clock::now().as_second();
+        let mut bodies: Vec<Value> = Vec::new();
+        for (headers, body) in &received {
+            let verified = signature::verify(Scheme::Standard, &Sent(headers), body, &[OUTGOING.as_bytes()], now);
+            assert_eq!(verified, Ok(true));
+            bodies.push(serde_json::from_slice(body).expect("JSON"));
+        }
+        bodies.sort_by_key(|body| body["timestamp"].as_str().map(str::to_owned));
+        let types: Vec<&Value> = bodies.iter().map(|body| &body["type"]).collect();
+        assert_eq!(types, ["build.queued", "build.started", "build.succeeded"]);
+        assert_eq!(bodies[2]["data"]["digest"], status(&build)["image"]["digest"]);
+        assert_eq!(bodies[2]["data"]["name"], "apple");
     })
     .await;
 }

@@ -31,7 +31,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     attempts::{attempt, failure, finish, limits, queued, success},
-    webhooks::{Host, WHSEC, cluster::Cluster},
+    webhooks::{Host, WHSEC, cluster::Cluster, fixture},
 };
 
 /// What was received, and what is answered next.
@@ -289,6 +289,46 @@ async fn nothing_is_sent_inside_or_in_the_clear_unless_that_is_allowed(pool: PgP
         sqlx::query("update webhook_deliveries set next_retry_at = null").execute(&pool).await.expect("no more of it");
     }
     assert!(receiver.received().is_empty());
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn the_git_host_is_told_of_the_commits_that_it_delivered(pool: PgPool) {
+    let host = Host::new(&pool);
+    let receiver = Receiver::default();
+    let source = receiver.listen().await.replace("/hook", "/shop/web.git");
+    let mut told = crate::webhooks::spec("github", &json!({}));
+    told.provider = serde_json::from_value(json!("gitea")).expect("a provider");
+    let status = json!({"tokenSecretRef": {"name": "hook", "key": "now"}});
+    told.commit_status = serde_json::from_value(status).expect("one");
+    let template = told.template.as_mut().expect("a template");
+    template.spec.source.git.as_mut().expect("a source").url = source;
+    // It is delivered by GitHub's way of signing, which the test's host has, and told by Gitea's API.
+    let mut delivered = told.clone();
+    delivered.provider = serde_json::from_value(json!("github")).expect("a provider");
+    host.has(1, &[("hook", delivered)]).await;
+    limits(&pool, 10, 10).await;
+    host.push("hook", "1", &fixture("github-push")).await;
+    host.deliver().await;
+    host.has(2, &[("hook", told)]).await;
+    let build = host.queue(&host.cluster.builds()[0]).await;
+    queued(&pool, &attempt("orchard", "by-hand")).await;
+    let sender = local();
+    send(&host, &sender).await;
+    // Two states before the next look: only the newer is told.
+    claim(&pool).await.expect("it works");
+    finish(&pool, build, &failure(Reason::BuildFailed)).await;
+    send(&host, &sender).await;
+    let states: Vec<Value> = receiver.bodies().iter().map(|body| body["state"].clone()).collect();
+    assert_eq!(states, ["pending", "failure"]);
+    for (headers, body) in receiver.received() {
+        assert_eq!(headers["authorization"], "token It's a Secret to Everybody");
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["context"], "image-factory/hook");
+    }
+    let rows = outbound(&host).await;
+    assert_eq!(rows.len(), 3, "and nothing of the Build that nobody delivered");
+    let kept: Vec<&str> = rows.iter().filter_map(|row| row["error_message"].as_str()).collect();
+    assert_eq!(kept, ["the commit has a newer state"]);
 }
 
 #[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]

@@ -43,7 +43,7 @@ const SECRET: &str = "It's a Secret to Everybody";
 pub const WHSEC: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const COMMIT: &str = "6113728f27ae82c7b1a177c8d03f9e96e0adf246";
 
-fn fixture(name: &str) -> String {
+pub fn fixture(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/webhooks");
     std::fs::read_to_string(folder.join(format!("{name}.json"))).expect("there is one")
 }
@@ -138,13 +138,13 @@ impl Host {
     }
 
     /// A push as GitHub sends it, under this id.
-    async fn push(&self, hook: &str, id: &str, body: &str) -> StatusCode {
+    pub async fn push(&self, hook: &str, id: &str, body: &str) -> StatusCode {
         let signature = format!("sha256={}", hex_hmac(SECRET, body));
         let headers = [("x-hub-signature-256", &*signature), ("x-github-event", "push"), ("x-github-delivery", id)];
         self.send(&format!("/hooks/orchard/{hook}"), &headers, body).await.status()
     }
 
-    async fn deliver(&self) {
+    pub async fn deliver(&self) {
         deliverer::deliver(&self.context).await.expect("it works");
     }
 
@@ -160,7 +160,7 @@ impl Host {
     }
 
     /// Makes the first attempt of a Build that was made, as its controller would.
-    async fn queue(&self, build: &Value) -> uuid::Uuid {
+    pub async fn queue(&self, build: &Value) -> uuid::Uuid {
         let metadata = &build["metadata"];
         let name = metadata["name"].as_str().expect("a name");
         let origin = metadata["annotations"]["imagefactory.dev/origin"].as_str().and_then(|origin| origin.parse().ok());

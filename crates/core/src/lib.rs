@@ -4,6 +4,7 @@
 //! argument, and what it decides is a value. The operator, the agent and the Pods share it.
 
 pub mod base;
+pub mod commit_status;
 pub mod conditions;
 pub mod cost;
 pub mod destination;

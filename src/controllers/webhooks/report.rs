@@ -62,7 +62,8 @@ pub fn trouble(spec: &WebhookConfigSpec, entries: &[(SecretKeyReference, Option<
     let named = |entry: &SecretKeyReference| format!("entry {:?} of Secret {:?}", entry.key, entry.name);
     let notify = spec.notify.as_ref().map(|notify| &notify.secret_ref);
     entries.iter().find_map(|(entry, value)| {
-        let is_needed = Some(entry) == spec.secret_ref.as_ref() || Some(entry) == notify;
+        let is_old = Some(entry) == spec.previous_secret_ref.as_ref();
+        let is_needed = !is_old || Some(entry) == spec.secret_ref.as_ref() || Some(entry) == notify;
         let Some(value) = value else {
             let message = format!("{} is not there", named(entry));
             return is_needed.then_some(Trouble { reason: "SecretNotFound", message });

@@ -27,4 +27,5 @@ set last_delivery_at = now(),
     last_delivery_status = case when $3::text is null then 'sent' when $5::float8 is null then 'failed' else c.last_delivery_status end,
     notify_disabled_at = case when $6 then now() else c.notify_disabled_at end
 from tried
-where c.id = tried.webhook_config_id
+-- What is told of commits goes elsewhere.
+where c.id = tried.webhook_config_id and tried.event_type <> 'commit_status'

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use image_factory_core::{destination::Ranges, signature};
+use image_factory_core::destination::Ranges;
 use reqwest::{
     Client, Url,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -57,11 +57,12 @@ impl Sender {
         Ok(Self { client, settings })
     }
 
-    pub async fn send(&self, url: &str, id: &str, timestamp: i64, signature: &str, body: String) -> Sent {
+    /// Sends a JSON body with these headers.
+    pub async fn send(&self, url: &str, headers: &[(&'static str, String)], body: String) -> Sent {
         let not_sent = |error: String| Sent { status: None, retry_after: None, error: Some(error) };
         let url: Url = match url.parse() {
             Ok(url) => url,
-            Err(error) => return not_sent(format!("spec.notify.url is no address: {error}")),
+            Err(error) => return not_sent(format!("it is no address: {error}")),
         };
         if url.scheme() != "https" && !self.settings.unencrypted {
             return not_sent(format!("{} is not encrypted, and this installation does not allow it", url.scheme()));
@@ -73,14 +74,8 @@ impl Sender {
         {
             return not_sent(NotPublic(address).to_string());
         }
-        let request = self
-            .client
-            .post(url)
-            .header(CONTENT_TYPE, "application/json")
-            .header(signature::STANDARD_ID, id)
-            .header(signature::STANDARD_TIMESTAMP, timestamp)
-            .header(signature::STANDARD_SIGNATURE, signature)
-            .body(body);
+        let request = self.client.post(url).header(CONTENT_TYPE, "application/json").body(body);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
         match request.send().await {
             Ok(answer) => {
                 let retry_after =

@@ -500,6 +500,13 @@ fn other_kinds() -> Vec<Case> {
     ]
 }
 
+/// With a template whose source is Git.
+fn merged_git(mut spec: Value) -> Value {
+    let git = json!({"url": "https://git.example.com/shop/web.git"});
+    spec["template"] = json!({"spec": {"source": {"inline": null, "git": git}}});
+    spec
+}
+
 fn webhooks() -> Vec<Case> {
     let webhook = |accepted, refused, because: &'static str| Case {
         kind: "WebhookConfig",
@@ -562,7 +569,16 @@ fn webhooks() -> Vec<Case> {
         webhook(
             json!({}),
             json!({"commitStatus": {"tokenSecretRef": {"name": "hook", "key": "token"}}}),
-            "spec.commitStatus is not available in this version; remove it",
+            "spec.commitStatus needs a template with spec.source.git: its host is told of the commit",
+        ),
+        webhook(
+            merged_git(
+                json!({"provider": "gitlab", "commitStatus": {"tokenSecretRef": {"name": "hook", "key": "token"}}}),
+            ),
+            merged_git(
+                json!({"provider": "bitbucket", "commitStatus": {"tokenSecretRef": {"name": "hook", "key": "token"}}}),
+            ),
+            "spec.commitStatus works only with the providers github, gitlab, gitea and forgejo; remove it",
         ),
         webhook(
             json!({
