@@ -36,7 +36,13 @@ use crate::{
 
 /// What was received, and what is answered next.
 #[derive(Clone, Default)]
-struct Receiver(Arc<Mutex<(Vec<(HeaderMap, Bytes)>, VecDeque<u16>)>>);
+struct Receiver(Arc<Mutex<Received>>);
+
+#[derive(Default)]
+struct Received {
+    requests: Vec<(HeaderMap, Bytes)>,
+    answers: VecDeque<u16>,
+}
 
 impl Receiver {
     /// Gives its address.
@@ -49,11 +55,11 @@ impl Receiver {
     }
 
     fn answers(&self, statuses: &[u16]) {
-        self.0.lock().expect("whole").1.extend(statuses);
+        self.0.lock().expect("whole").answers.extend(statuses);
     }
 
     fn received(&self) -> Vec<(HeaderMap, Bytes)> {
-        self.0.lock().expect("whole").0.clone()
+        self.0.lock().expect("whole").requests.clone()
     }
 
     fn bodies(&self) -> Vec<Value> {
@@ -67,8 +73,8 @@ impl Receiver {
 
 async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> impl IntoResponse {
     let mut state = receiver.0.lock().expect("whole");
-    state.0.push((headers, body));
-    let status = StatusCode::from_u16(state.1.pop_front().unwrap_or(200)).expect("a status");
+    state.requests.push((headers, body));
+    let status = StatusCode::from_u16(state.answers.pop_front().unwrap_or(200)).expect("a status");
     let mut answer = status.into_response();
     if status == StatusCode::SERVICE_UNAVAILABLE {
         answer.headers_mut().insert(RETRY_AFTER, "7200".parse().expect("a number"));

@@ -64,13 +64,13 @@ impl Ranges {
 /// The IPv4 address that an IPv6 one stands for: mapped, translated (NAT64) or tunnelled (6to4).
 fn plain(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
-    let [a, b, c, d, e, f, g, h] = v6.segments();
     let joined = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
-    match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => joined(g, h),
+    match v6.segments() {
         // The unspecified address and that of the host itself are no IPv4.
-        [0, 0, 0, 0, 0, 0] if g != 0 => joined(g, h),
-        [0x2002, ..] => joined(b, c),
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => joined(high, low),
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            joined(high, low)
+        }
         _ => address,
     }
 }

@@ -3,22 +3,20 @@
 
 use std::time::Duration;
 
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
 /// From one try to the next. The first is made at once.
 const WAITS: [Duration; 9] = [
     Duration::from_secs(5),
-    Duration::from_secs(5 * MINUTE),
-    Duration::from_secs(30 * MINUTE),
-    Duration::from_secs(2 * HOUR),
-    Duration::from_secs(5 * HOUR),
-    Duration::from_secs(10 * HOUR),
-    Duration::from_secs(14 * HOUR),
-    Duration::from_secs(20 * HOUR),
-    Duration::from_secs(24 * HOUR),
+    Duration::from_mins(5),
+    Duration::from_mins(30),
+    Duration::from_hours(2),
+    Duration::from_hours(5),
+    Duration::from_hours(10),
+    Duration::from_hours(14),
+    Duration::from_hours(20),
+    Duration::from_hours(24),
 ];
 /// A receiver that wants to wait longer is not waited for.
-const LONGEST: Duration = Duration::from_secs(24 * HOUR);
+const LONGEST: Duration = Duration::from_hours(24);
 
 /// What follows a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +49,11 @@ mod tests {
     #[test]
     fn it_is_sent_ten_times_over_three_days_and_then_given_up() {
         let waits: Vec<Next> = (1..=10).map(|attempt| next(attempt, Some(500), None)).collect();
-        let again = |seconds| Next::Again(Duration::from_secs(seconds));
-        let minutes = |minutes: u64| again(minutes * MINUTE);
-        let hours = |hours: u64| again(hours * HOUR);
+        let seconds = |seconds| Next::Again(Duration::from_secs(seconds));
+        let minutes = |minutes: u64| Next::Again(Duration::from_mins(minutes));
+        let hours = |hours: u64| Next::Again(Duration::from_hours(hours));
         let expected = [
-            again(5),
+            seconds(5),
             minutes(5),
             minutes(30),
             hours(2),
@@ -83,8 +81,8 @@ mod tests {
     #[test]
     fn a_receiver_may_ask_for_more_time_up_to_a_day_and_never_for_less() {
         let asked = |seconds| next(2, Some(429), Some(Duration::from_secs(seconds)));
-        assert_eq!(asked(1), Next::Again(Duration::from_secs(300)));
-        assert_eq!(asked(3_600), Next::Again(Duration::from_secs(3_600)));
+        assert_eq!(asked(1), Next::Again(Duration::from_mins(5)));
+        assert_eq!(asked(3_600), Next::Again(Duration::from_hours(1)));
         assert_eq!(asked(10_000_000), Next::Again(LONGEST));
         assert_eq!(next(10, Some(429), Some(Duration::from_secs(1))), Next::GivenUp);
     }
