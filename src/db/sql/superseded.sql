@@ -13,6 +13,8 @@ join webhook_deliveries newer
  and newer.build_name <> d.build_name
  and not newer.redelivered
  and newer.event ->> 'branch' = d.event ->> 'branch'
-where live.status in ('queued', 'in_progress')
+-- Most have none, and then nothing of this is looked at.
+where exists (select from webhook_configs where is_active and (spec ->> 'supersede')::boolean)
+  and live.status in ('queued', 'in_progress')
   and live.cancel_requested_at is null
 order by live.resource_uid, newer.id desc
