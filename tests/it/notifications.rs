@@ -31,7 +31,10 @@ use tokio::net::TcpListener;
 
 use crate::{
     attempts::{attempt, failure, finish, limits, queued, success},
-    webhooks::{Host, WHSEC, cluster::Cluster, fixture},
+    webhooks::{
+        cluster::Cluster,
+        host::{Host, WHSEC, fixture},
+    },
 };
 
 /// What was received, and what is answered next.
@@ -302,7 +305,7 @@ async fn the_git_host_is_told_of_the_commits_that_it_delivered(pool: PgPool) {
     let host = Host::new(&pool);
     let receiver = Receiver::default();
     let source = receiver.listen().await.replace("/hook", "/shop/web.git");
-    let mut told = crate::webhooks::spec("github", &json!({}));
+    let mut told = crate::webhooks::host::spec("github", &json!({}));
     told.provider = serde_json::from_value(json!("gitea")).expect("a provider");
     let status = json!({"tokenSecretRef": {"name": "hook", "key": "now"}});
     told.commit_status = serde_json::from_value(status).expect("one");
