@@ -9,6 +9,7 @@ pub mod operator;
 pub mod prepare;
 pub mod schedules;
 pub mod verify;
+pub mod webhooks;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -46,6 +47,8 @@ enum Command {
     Schedules(schedules::Command),
     /// Check that the database and the cluster are as they must be; exits with 1 where they are not
     Verify(verify::Arguments),
+    /// What webhooks received
+    Webhooks(webhooks::Arguments),
     /// Inside a build's Pod: put the agent and the source on the shared volume
     Prepare(prepare::Arguments),
     /// Inside a build's Pod: tell git a password
@@ -67,6 +70,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Logs(arguments) => return logs::run(arguments).await,
         Command::Schedules(command) => schedules::run(command).await?,
         Command::Verify(arguments) => return verify::run(&arguments).await,
+        Command::Webhooks(arguments) => webhooks::run(&arguments).await?,
         Command::Prepare(arguments) => return Ok(prepare::run(arguments).await),
         Command::GitCredential(arguments) => git_credential::run(&arguments)?,
         Command::Inspect(arguments) => return inspect::run(arguments).await,

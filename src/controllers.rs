@@ -3,4 +3,5 @@
 pub mod build;
 pub mod policies;
 pub mod schedules;
+pub mod webhooks;
 pub mod workers;

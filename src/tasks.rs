@@ -2,8 +2,10 @@
 //! number of times. A task that fails says so and runs again at its next turn.
 
 mod cleaner;
+pub mod deliverer;
 pub mod heartbeat;
 pub mod history;
+pub mod notifier;
 mod partitions;
 mod rollup;
 pub mod scheduler;

@@ -26,11 +26,20 @@ pub enum Watch {
     Workers,
     Nodes,
     Schedules,
+    Webhooks,
 }
 
 impl Watch {
-    const ALL: [Self; 7] =
-        [Self::Builds, Self::Policies, Self::Namespaces, Self::Pods, Self::Workers, Self::Nodes, Self::Schedules];
+    const ALL: [Self; 8] = [
+        Self::Builds,
+        Self::Policies,
+        Self::Namespaces,
+        Self::Pods,
+        Self::Workers,
+        Self::Nodes,
+        Self::Schedules,
+        Self::Webhooks,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -41,6 +50,7 @@ impl Watch {
             Self::Workers => "watch of workers",
             Self::Nodes => "watch of nodes",
             Self::Schedules => "watch of schedules",
+            Self::Webhooks => "watch of webhooks",
         }
     }
 }
@@ -158,9 +168,14 @@ mod tests {
         assert_eq!(health.silent_at(later(Duration::from_mins(1))), Watch::ALL.map(Watch::name));
         health.heard(Watch::Builds);
         health.heard(Watch::Namespaces);
-        assert_eq!(
-            health.silent_at(led),
-            ["watch of policies", "watch of pods", "watch of workers", "watch of nodes", "watch of schedules"]
-        );
+        let others = [
+            "watch of policies",
+            "watch of pods",
+            "watch of workers",
+            "watch of nodes",
+            "watch of schedules",
+            "watch of webhooks",
+        ];
+        assert_eq!(health.silent_at(led), others);
     }
 }

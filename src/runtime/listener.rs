@@ -10,12 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use image_factory_core::status::Status;
 
-use crate::db::{LOOK, SCHEDULES_CHANNEL, STATUS_CHANNEL, STOP_ASKED};
+use crate::db::{LOOK, SCHEDULES_CHANNEL, STATUS_CHANNEL, STOP_ASKED, deliveries};
 
 /// Whom a message wakes.
 #[derive(Clone)]
 pub struct Wakes {
     pub dispatcher: DispatcherWakes,
+    /// The deliverer: webhooks have received something.
+    pub deliveries: Arc<Notify>,
+    /// The notifier: there is something to send.
+    pub notifications: Arc<Notify>,
     /// The Build controller: the status of this namespace and name has changed.
     pub changed: mpsc::UnboundedSender<(String, String)>,
     /// The scheduler: a time has changed, or a Build is asked for now.
@@ -69,11 +73,18 @@ pub async fn run(pool: PgPool, wakes: Wakes, stop: CancellationToken) {
 
 async fn listen(pool: &PgPool, wakes: &Wakes) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen_all([STATUS_CHANNEL, SCHEDULES_CHANNEL]).await?;
+    listener.listen_all([STATUS_CHANNEL, SCHEDULES_CHANNEL, deliveries::CHANNEL]).await?;
     // What was said while nobody listened.
     wakes.dispatcher.all();
     wakes.scheduler.notify_one();
+    wakes.deliveries.notify_one();
+    wakes.notifications.notify_one();
     while let Some(message) = listener.try_recv().await? {
+        if message.channel() == deliveries::CHANNEL {
+            let wake = if message.payload() == "outbound" { &wakes.notifications } else { &wakes.deliveries };
+            wake.notify_one();
+            continue;
+        }
         if message.channel() == SCHEDULES_CHANNEL {
             let told = message.payload();
             let whose = told.strip_prefix(LOOK);

@@ -33,3 +33,4 @@ mod long_logs;
 mod lost_workers;
 mod schedules;
 mod statements;
+mod webhooks;
