@@ -1,9 +1,12 @@
 //! A model of many operators at one queue: they claim, finish and queue again at random while policies change, and at
 //! every commit the database itself counts what runs. A limit exceeded for a moment fails the test.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
 };
 
 use image_factory::{
@@ -170,8 +173,12 @@ fn some_policies(dice: &mut Dice) -> Vec<Policy> {
         if dice.once_in(3) {
             continue;
         }
-        let methods = METHODS.into_iter().filter_map(|method| dice.once_in(2).then(|| (method, dice.number(1, 2))));
-        let max_concurrent_by_method = methods.collect();
+        let mut max_concurrent_by_method = BTreeMap::new();
+        for method in METHODS {
+            if dice.once_in(2) {
+                max_concurrent_by_method.insert(method, dice.number(1, 2));
+            }
+        }
         found.push(Policy {
             max_concurrent_builds: (!dice.once_in(4)).then(|| dice.number(1, 4)),
             max_concurrent_per_project: dice.once_in(2).then(|| dice.number(1, 2)),
