@@ -28,7 +28,7 @@ use crate::crd::{Build, reference::SecretKeyReference};
 const MANAGER: &str = "image-factory";
 /// Jobs asked for at once.
 const JOBS: u32 = 500;
-/// Builds asked for at once: a spec may have 256 KiB, and the annotations of one as many.
+/// Builds, or schedules of Builds, asked for at once: a spec may have 256 KiB, and the annotations of one as many.
 pub const BUILDS: u32 = 50;
 
 /// The Job of this very attempt, asked live: another's of the same name does not count.
@@ -169,12 +169,16 @@ pub async fn uids_of_builds(client: &Client) -> Result<HashSet<String>, kube::Er
     Ok(uids.into_iter().collect())
 }
 
-/// What identifies every Build with this label.
+/// What is kept of every Build with this label.
 ///
 /// # Errors
 /// When the API server does not answer as asked.
-pub async fn builds_labelled(client: &Client, label: &str) -> Result<Vec<PartialObjectMeta<Build>>, kube::Error> {
-    kept(&Api::all(client.clone()), ListParams::default().labels(label).limit(BUILDS), Some).await
+pub async fn builds_labelled<T>(
+    client: &Client,
+    label: &str,
+    keep: impl Fn(PartialObjectMeta<Build>) -> Option<T> + Send + Sync,
+) -> Result<Vec<T>, kube::Error> {
+    kept(&Api::all(client.clone()), ListParams::default().labels(label).limit(BUILDS), keep).await
 }
 
 /// What is kept of each object's metadata, page by page: what is in it may be large.

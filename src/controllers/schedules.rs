@@ -34,6 +34,7 @@ use self::plan::Plan;
 use crate::{
     crd::BuildSchedule,
     db::{self, schedules},
+    kube_ext,
     runtime::{Context, health::Watch},
 };
 
@@ -65,7 +66,7 @@ pub async fn run(context: Context, changed: mpsc::UnboundedReceiver<(String, Str
     let (deleted, deletions) = mpsc::unbounded_channel();
     let (listed, lists) = mpsc::unbounded_channel();
     let health = context.health.clone();
-    let objects = watcher(api, watcher::Config::default())
+    let objects = watcher(api, watcher::Config::default().page_size(kube_ext::BUILDS))
         .default_backoff()
         .modify(forget_the_rest)
         .reflect(writer)

@@ -20,10 +20,14 @@ type Owner = (String, String, String);
 
 pub async fn prune(context: Context) -> Result<(), Error> {
     let mut made: BTreeMap<Owner, Vec<PartialObjectMeta<Build>>> = BTreeMap::new();
-    for build in kube_ext::builds_labelled(&context.client, labels::SCHEDULE).await? {
-        if let Some(owner) = owner(&build.metadata).filter(|_| is_deletable(&build.metadata)) {
-            made.entry(owner).or_default().push(build);
-        }
+    let keep = |mut build: PartialObjectMeta<Build>| {
+        let owner = owner(&build.metadata).filter(|_| is_deletable(&build.metadata))?;
+        // What has been judged by now, and may be a whole spec.
+        (build.metadata.annotations, build.metadata.managed_fields) = (None, None);
+        Some((owner, build))
+    };
+    for (owner, build) in kube_ext::builds_labelled(&context.client, labels::SCHEDULE, keep).await? {
+        made.entry(owner).or_default().push(build);
     }
     for (owner, builds) in made {
         if let Err(error) = prune_one(&context, &owner, &builds).await {
