@@ -168,8 +168,9 @@ async fn a_build_that_runs_keeps_the_next_from_being_made_or_gives_way_to_it() {
 async fn a_build_that_a_quota_refuses_is_told_and_made_when_there_is_room() {
     tenant("refused-slot", "baseline", async |tenant| {
         let quotas: Api<ResourceQuota> = Api::namespaced(tenant.client.clone(), &tenant.namespace);
-        let nothing = json!({"metadata": {"name": "no-builds"}, "spec": {"hard": {"count/builds.imagefactory.dev": "0"}}});
-        let quota = serde_json::from_value(nothing).expect("a quota");
+        let no_room =
+            json!({"metadata": {"name": "no-builds"}, "spec": {"hard": {"count/builds.imagefactory.dev": "0"}}});
+        let quota = serde_json::from_value(no_room).expect("a quota");
         quotas.create(&PostParams::default(), &quota).await.expect("the quota can be made");
         watching::until(&quotas, "no-builds", "the quota to be counted", |quota: Option<&ResourceQuota>| {
             quota.and_then(|quota| quota.status.as_ref()).is_some_and(|status| status.used.is_some())

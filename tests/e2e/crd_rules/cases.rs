@@ -483,8 +483,6 @@ fn not_available_yet() -> Vec<Case> {
 }
 
 fn other_kinds() -> Vec<Case> {
-    let whole =
-        |kind, refused, because: &[&'static str]| Case { kind, accepted: None, refused, because: because.to_vec() };
     vec![
         Case {
             kind: "BuildConcurrencyPolicy",
