@@ -8,6 +8,7 @@ pub mod migrate;
 pub mod operator;
 pub mod prepare;
 pub mod verify;
+pub mod webhooks;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -42,6 +43,8 @@ enum Command {
     Logs(logs::Arguments),
     /// Check that the database and the cluster are as they must be; exits with 1 where they are not
     Verify(verify::Arguments),
+    /// What webhooks received
+    Webhooks(webhooks::Arguments),
     /// Inside a build's Pod: put the agent and the source on the shared volume
     Prepare(prepare::Arguments),
     /// Inside a build's Pod: tell git a password
@@ -62,6 +65,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Crds { dir } => crds::run(dir)?,
         Command::Logs(arguments) => return logs::run(arguments).await,
         Command::Verify(arguments) => return verify::run(&arguments).await,
+        Command::Webhooks(arguments) => webhooks::run(&arguments).await?,
         Command::Prepare(arguments) => return Ok(prepare::run(arguments).await),
         Command::GitCredential(arguments) => git_credential::run(&arguments)?,
         Command::Inspect(arguments) => return inspect::run(arguments).await,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use image_factory_core::git::Protocol;
+use image_factory_core::{destination::Range, git::Protocol};
 
 /// `image-factory operator`.
 #[derive(Args, Clone, Debug)]
@@ -28,6 +28,14 @@ pub struct Operator {
     /// Address that serves /livez, /readyz and /metrics alone, whatever goes on at the other
     #[arg(long, env = "IMAGE_FACTORY_HEALTH_LISTEN", default_value = "0.0.0.0:8081")]
     pub health_listen: SocketAddr,
+    /// Address at which Git hosts reach this server, such as https://builds.example.com: webhooks tell where to deliver
+    #[arg(long, env = "IMAGE_FACTORY_EXTERNAL_URL", value_parser = external_url)]
+    pub external_url: Option<String>,
+    /// Deliveries a second that one webhook takes; twice as many at once
+    #[arg(long, env = "IMAGE_FACTORY_WEBHOOK_RATE", default_value = "50")]
+    pub webhook_rate: NonZeroU32,
+    #[command(flatten)]
+    pub notifications: Notifications,
     #[command(flatten)]
     pub images: Images,
     /// Registries (host or host:port, comma separated) that every build may use over plain http or
@@ -83,6 +91,20 @@ pub enum LaunchMode {
     Operator,
 }
 
+/// Where what became of builds may be sent.
+#[derive(Args, Clone, Debug)]
+pub struct Notifications {
+    /// Send also over http, where anybody on the way can read it
+    #[arg(long = "notify-unencrypted", env = "IMAGE_FACTORY_NOTIFY_UNENCRYPTED")]
+    pub unencrypted: bool,
+    /// Addresses that may be sent to though they are not public (10.1.0.0/16, comma separated)
+    #[arg(long = "notify-ranges", env = "IMAGE_FACTORY_NOTIFY_RANGES", value_delimiter = ',')]
+    pub ranges: Vec<Range>,
+    /// Addresses that nothing is sent to though they look public: the cluster's own
+    #[arg(long = "cluster-ranges", env = "IMAGE_FACTORY_CLUSTER_RANGES", value_delimiter = ',')]
+    pub cluster_ranges: Vec<Range>,
+}
+
 /// What the container that does a build's work gets where its spec says nothing, as `name=quantity`.
 #[derive(Args, Clone, Debug)]
 pub struct BuildResources {
@@ -128,6 +150,19 @@ fn authorities(text: &str) -> Result<String, String> {
         return Err("it is no certificate in PEM (-----BEGIN CERTIFICATE-----)".to_owned());
     }
     Ok(text.to_owned())
+}
+
+fn external_url(text: &str) -> Result<String, String> {
+    let url = text.trim_end_matches('/');
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    if host.is_empty()
+        || host.starts_with('/')
+        || !url.bytes().all(|byte| byte.is_ascii_graphic())
+        || url.contains(['?', '#'])
+    {
+        return Err(format!("{text:?} is no address such as https://builds.example.com"));
+    }
+    Ok(url.to_owned())
 }
 
 fn quantity(text: &str) -> Result<(String, String), String> {

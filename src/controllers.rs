@@ -2,4 +2,5 @@
 
 pub mod build;
 pub mod policies;
+pub mod webhooks;
 pub mod workers;

@@ -6,9 +6,11 @@
 pub mod archive;
 pub mod builds;
 mod declared;
+pub mod deliveries;
 mod images;
 pub mod launches;
 pub mod logs;
+pub mod notifications;
 mod origins;
 pub mod policies;
 pub mod queue;
@@ -20,6 +22,7 @@ pub mod steps;
 pub mod together;
 pub mod transitions;
 pub mod verify;
+pub mod webhooks;
 pub mod workers;
 
 use std::time::Duration;
@@ -82,6 +85,21 @@ pub const READERS: u32 = 5;
 /// When the URL can't be parsed.
 pub fn readers(database: &config::Database) -> Result<PgPool> {
     Ok(of(READERS, options(database)?.options([("statement_timeout", "15s")])))
+}
+
+/// Connections that store what webhooks receive: whoever reads, and whatever is built, a Git host is answered.
+pub const RECEIVERS: u32 = 4;
+
+/// A pool as above for deliveries; one that can't be stored at once is to be delivered again.
+///
+/// # Errors
+/// When the URL can't be parsed.
+pub fn receivers(database: &config::Database) -> Result<PgPool> {
+    let options = options(database)?.options([("statement_timeout", "5s")]);
+    Ok(PgPoolOptions::new()
+        .max_connections(RECEIVERS)
+        .acquire_timeout(Duration::from_secs(3))
+        .connect_lazy_with(options))
 }
 
 fn of(connections: u32, options: PgConnectOptions) -> PgPool {

@@ -1,10 +1,12 @@
-//! The operator's HTTP server: health and metrics for whoever asks, and `/api/v1` for whoever may read
-//! builds in a namespace. Every replica serves all of it: what is told comes from rows.
+//! The operator's HTTP server: health and metrics for whoever asks, `/api/v1` for whoever may read builds in a
+//! namespace, and `/hooks` for whoever signs what they deliver. Every replica serves all of it: what is told comes from
+//! rows, and what is delivered becomes one.
 
 mod access;
 mod builds;
 mod connections;
 mod health;
+mod hooks;
 mod logs;
 mod parameters;
 mod refusal;
@@ -22,7 +24,11 @@ use axum::{
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{access::AUDIENCE, connections::serve};
+pub use self::{
+    access::AUDIENCE,
+    connections::serve,
+    hooks::{Hooks, routes as hooks},
+};
 use self::{access::Access, logs::Seats, refusal::Refusal, tails::Tails};
 use crate::runtime::{Context, health::Health, metrics::Metrics};
 

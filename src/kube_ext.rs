@@ -1,11 +1,15 @@
 //! What several parts ask of the cluster in the same way: the Job of an attempt and those of all, the whole of
-//! a kind at once or page by page, which namespace has a name, the end of exactly one object, and the writing of a status.
+//! a kind at once or page by page, which namespace has a name, one entry of a Secret, the end of exactly one object,
+//! and the writing of a status.
 
 use std::{collections::HashSet, fmt::Debug};
 
 use image_factory_core::{ids, labels};
 use k8s_openapi::{
-    api::{batch::v1::Job, core::v1::Namespace},
+    api::{
+        batch::v1::Job,
+        core::v1::{Namespace, Secret},
+    },
     apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta},
 };
 use kube::{
@@ -18,7 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::crd::Build;
+use crate::crd::{Build, reference::SecretKeyReference};
 
 /// The field manager of every status we write.
 const MANAGER: &str = "image-factory";
@@ -75,6 +79,21 @@ pub async fn uid_of_namespace(
 pub async fn live_uid_of_namespace(client: &Client, name: &str) -> Result<Option<String>, kube::Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     Ok(namespaces.get_metadata_opt(name).await?.and_then(|namespace| namespace.uid()))
+}
+
+/// One entry of a Secret; `None` where there is no such Secret or entry. The operator may read every Secret by name, and
+/// reads those alone that a WebhookConfig names, in its own namespace.
+///
+/// # Errors
+/// When the API server does not answer as asked.
+pub async fn secret_entry(
+    client: &Client,
+    namespace: &str,
+    entry: &SecretKeyReference,
+) -> Result<Option<Vec<u8>>, kube::Error> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = secrets.get_opt(&entry.name).await?;
+    Ok(secret.and_then(|secret| secret.data?.remove(&entry.key)).map(|value| value.0))
 }
 
 /// Deletes exactly this Job, once: one that is gone, or on its way, is left alone. The Job is gone

@@ -2,7 +2,9 @@
 //! times. A task that fails says so and runs again at its next turn.
 
 mod cleaner;
+pub mod deliverer;
 pub mod heartbeat;
+pub mod notifier;
 mod partitions;
 mod rollup;
 pub mod sweeper;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::StreamExt;
-use image_factory_core::patience::Patience;
+use image_factory_core::{destination::Ranges, patience::Patience};
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::api::resource::Quantity};
 use kube::{
     Api, Client,
@@ -18,7 +18,7 @@ use kube::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{broadcast, mpsc},
+    sync::{Notify, broadcast, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -92,18 +92,25 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         log_bytes: config.log_bytes,
     };
 
+    let config::Notifications { unencrypted, ranges, cluster_ranges } = config.notifications.clone();
+    let ranges = Ranges { allowed: ranges, forbidden: cluster_ranges };
+    let sender = tasks::notifier::Sender::new(tasks::notifier::Settings { unencrypted, ranges })
+        .context("failed to configure the client that sends notifications")?;
+
     let mut parts = JoinSet::new();
     let probes = listen(config.health_listen).await?;
     parts.spawn(http::serve(probes, http::probes(&context), http::PROBES, stop.clone()));
     let readers = db::readers(&config.database).context("failed to read DATABASE_URL")?;
-    let router = http::router(Context { pool: readers, ..context.clone() }, stop.clone());
+    let receivers = db::receivers(&config.database).context("failed to read DATABASE_URL")?;
+    let hooks = http::Hooks::new(client, receivers, context.metrics.clone(), config.webhook_rate);
+    let router = http::router(Context { pool: readers, ..context.clone() }, stop.clone()).merge(http::hooks(hooks));
     parts.spawn(http::serve(listen(config.listen).await?, router, http::CONNECTIONS, stop.clone()));
 
     parts.spawn(health::watch_database(context.pool.clone(), context.health.clone(), stop.clone()));
     if let Some(leadership) = stop.run_until_cancelled(lead(&context, &config)).await {
         context.health.lead();
         parts.spawn(leader::hold(leadership, stop.clone()));
-        start(&mut parts, &context, &config, &stop);
+        start(&mut parts, &context, &config, sender, &stop);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "this operator leads");
         // A part that ends by itself ends the process: Kubernetes starts it whole again.
         parts.join_next().await;
@@ -134,7 +141,13 @@ async fn lead(context: &Context, config: &config::Operator) -> Leadership {
     }
 }
 
-fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, stop: &CancellationToken) {
+fn start(
+    parts: &mut JoinSet<()>,
+    context: &Context,
+    config: &config::Operator,
+    sender: tasks::notifier::Sender,
+    stop: &CancellationToken,
+) {
     let settings = tasks::Settings {
         heartbeat: tasks::heartbeat::Settings {
             worker_builds: i32::from(config.worker_builds.get().cast_signed()),
@@ -146,24 +159,44 @@ fn start(parts: &mut JoinSet<()>, context: &Context, config: &config::Operator, 
     tasks::spawn(parts, context, settings, stop);
     let dispatcher = listener::DispatcherWakes::default();
     let (changed, rows_changed) = mpsc::unbounded_channel();
-    let wakes = listener::Wakes { dispatcher: dispatcher.clone(), changed };
+    let deliveries = Arc::new(Notify::new());
+    let notifications = Arc::new(Notify::new());
+    let wakes = listener::Wakes {
+        dispatcher: dispatcher.clone(),
+        deliveries: deliveries.clone(),
+        notifications: notifications.clone(),
+        changed,
+    };
     parts.spawn(listener::run(context.pool.clone(), wakes, stop.clone()));
     parts.spawn(dispatcher::run(context.clone(), dispatcher, stop.clone()));
+    parts.spawn(tasks::deliverer::run(context.clone(), deliveries, stop.clone()));
+    parts.spawn(tasks::notifier::run(context.clone(), sender, notifications, stop.clone()));
     parts.spawn(collector::run(context.clone(), stop.clone()));
 
     parts.spawn(controllers::build::run(context.clone(), rows_changed, stop.clone()));
     let (namespaces, watch) = namespaces(context);
     parts.spawn(stopped_by(stop.clone(), watch));
-    parts.spawn(of_tenants(context.clone(), namespaces, config.namespace.clone(), stop.clone()));
+    let webhooks = controllers::webhooks::Settings {
+        external_url: config.external_url.clone(),
+        sends_unencrypted: config.notifications.unencrypted,
+    };
+    parts.spawn(of_tenants(context.clone(), namespaces, config.namespace.clone(), webhooks, stop.clone()));
 }
 
-/// A policy and a worker are their namespace's: they wait until all namespaces are known.
-async fn of_tenants(context: Context, namespaces: Namespaces, home: String, stop: CancellationToken) {
+/// A policy, a worker and a webhook are their namespace's: they wait until all namespaces are known.
+async fn of_tenants(
+    context: Context,
+    namespaces: Namespaces,
+    home: String,
+    webhooks: controllers::webhooks::Settings,
+    stop: CancellationToken,
+) {
     let known = stop.run_until_cancelled(namespaces.wait_until_ready()).await;
     if matches!(known, Some(Ok(()))) {
         tokio::join!(
             controllers::policies::run(context.clone(), namespaces.clone(), stop.clone()),
-            controllers::workers::run(context, namespaces, home, stop),
+            controllers::workers::run(context.clone(), namespaces.clone(), home, stop.clone()),
+            controllers::webhooks::run(context, namespaces, webhooks, stop),
         );
     }
 }

@@ -1,13 +1,17 @@
-//! The kind WebhookConfig: makes Builds from what a Git host sends, and sends out what became of
-//! builds. The whole kind is refused until webhooks are served; its schema stands already.
+//! The kind WebhookConfig: makes Builds from what a Git host sends, and sends out what became of builds. What does not
+//! act yet is refused by name.
 
+use image_factory_core::{
+    signature::{Encoding, Scheme},
+    trigger::{self, Cause, Event, GitEvent, Pointers, Provider, Rules},
+};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{reference::SecretKeyReference, template::BuildTemplate};
+use super::{reference::SecretKeyReference, template::BuildTemplate, unavailable};
 
 /// What is received from a Git host, and what is sent out.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -27,9 +31,43 @@ use super::{reference::SecretKeyReference, template::BuildTemplate};
     printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspend"),
     printcolumn(name = "Url", type_ = "string", json_path = ".status.url", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = ("false", "WebhookConfig is not available in this version of Image Factory"),
+    validation = (
+        "size(self.metadata.name) <= 63",
+        "metadata.name must have at most 63 characters: it is a label of the Builds made"
+    ),
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "has(self.provider) || has(self.notify)",
+    "spec.provider must say who delivers: github, gitlab, gitea, forgejo, bitbucket or generic; or spec.notify where to send"
+))]
+#[x_kube(validation = (
+    "has(self.secretRef) || !has(self.provider)",
+    "spec.secretRef must name the Secret that deliveries are signed with: without one anybody could start builds"
+))]
+#[x_kube(validation = (
+    "has(self.repository) || !has(self.provider)",
+    "spec.repository must be the full name of the repository, such as shop/web: deliveries about another make no Build"
+))]
+#[x_kube(validation = (
+    "!self.autoBuild || has(self.template) || !has(self.provider)",
+    "spec.template must say what is built; or set spec.autoBuild to false, and deliveries are only recorded"
+))]
+#[x_kube(validation = (
+    "!has(self.generic) || (has(self.provider) && self.provider == 'generic')",
+    "spec.generic is read only with provider generic; remove it or change spec.provider"
+))]
+#[x_kube(validation = unavailable("spec.successfulBuildsHistoryLimit", "!has(self.successfulBuildsHistoryLimit)"))]
+#[x_kube(validation = unavailable("spec.failedBuildsHistoryLimit", "!has(self.failedBuildsHistoryLimit)"))]
+#[x_kube(validation = unavailable("spec.poll", "!has(self.poll)"))]
+#[x_kube(validation = (
+    "!has(self.commitStatus) || (has(self.provider) && self.provider in ['github', 'gitlab', 'gitea', 'forgejo'])",
+    "spec.commitStatus works only with the providers github, gitlab, gitea and forgejo; remove it"
+))]
+#[x_kube(validation = (
+    "!has(self.commitStatus) || (has(self.template) && has(self.template.spec.source.git))",
+    "spec.commitStatus needs a template with spec.source.git: its host is told of the commit"
+))]
 pub struct WebhookConfigSpec {
     /// Who sends: decides how deliveries are signed and read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,7 +93,7 @@ pub struct WebhookConfigSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 255)))]
     pub paths: Vec<String>,
-    /// Full name of the repository, such as shop/web; deliveries about another one are refused.
+    /// Full name of the repository, such as shop/web; deliveries about another one make no Build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub repository: Option<String>,
@@ -65,7 +103,8 @@ pub struct WebhookConfigSpec {
     /// Whether a newer delivery cancels unfinished Builds of the same branch. Default: false.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub supersede: bool,
-    /// True receives and sends nothing until it is false again. Default: false.
+    /// True receives and sends nothing until it is false again: deliveries are answered like those of a webhook that
+    /// is not there, and what happens meanwhile is not sent later. Default: false.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub suspend: bool,
     /// The Build to make.
@@ -82,13 +121,13 @@ pub struct WebhookConfigSpec {
     /// Looks at the branch heads itself, for deliveries that never came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poll: Option<Poll>,
-    /// How to read deliveries of provider generic.
+    /// How to read deliveries of provider generic. Default: signed by the rules of Standard Webhooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generic: Option<GenericProvider>,
-    /// Writes the build's state onto the commit at the Git host.
+    /// Writes the state of the Builds made onto their commits, at the host of the template's source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit_status: Option<CommitStatus>,
-    /// What is sent out, by the rules of Standard Webhooks.
+    /// What is sent out, about every Build of the namespace, by the rules of Standard Webhooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<Notify>,
 }
@@ -97,26 +136,60 @@ fn yes() -> bool {
     true
 }
 
-/// Who sends deliveries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    Github,
-    Gitlab,
-    Gitea,
-    Forgejo,
-    Bitbucket,
-    Generic,
-}
+impl WebhookConfigSpec {
+    /// How deliveries are signed; `None` where nobody is named who delivers.
+    pub fn scheme(&self) -> Option<Scheme<'_>> {
+        let named = self.generic.as_ref().and_then(|generic| Some((generic, generic.header.as_deref()?)));
+        match (self.provider?, named) {
+            (Provider::Generic, Some((generic, header))) => Some(Scheme::Hmac {
+                header,
+                prefix: generic.prefix.as_deref().unwrap_or_default(),
+                encoding: match generic.encoding {
+                    None | Some(SignatureEncoding::Hex) => Encoding::Hex,
+                    Some(SignatureEncoding::Base64) => Encoding::Base64,
+                },
+            }),
+            (provider, _) => Some(provider.row().signature),
+        }
+    }
 
-/// What happened at the Git host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum GitEvent {
-    Push,
-    Tag,
-    PullRequest,
-    Release,
+    /// Where a generic payload has what.
+    pub fn pointers(&self) -> Pointers {
+        let generic = self.generic.as_ref();
+        let pointer =
+            |field: fn(&GenericProvider) -> &Option<String>| generic.and_then(|generic| field(generic).clone());
+        Pointers {
+            event: pointer(|generic| &generic.event_pointer),
+            git_ref: pointer(|generic| &generic.ref_pointer),
+            commit: pointer(|generic| &generic.commit_pointer),
+        }
+    }
+
+    /// The Secrets whose entries deliveries may be signed with: the current one first.
+    pub fn signing_secrets(&self) -> impl Iterator<Item = &SecretKeyReference> {
+        self.secret_ref.iter().chain(&self.previous_secret_ref)
+    }
+
+    /// Every entry of a Secret that it names.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretKeyReference> {
+        let notify = self.notify.iter().map(|notify| &notify.secret_ref);
+        self.signing_secrets().chain(notify).chain(self.commit_status.iter().map(|status| &status.token_secret_ref))
+    }
+
+    /// The revision that an event has built, or why none is.
+    ///
+    /// # Errors
+    /// Why none is.
+    pub fn decide(&self, event: &Event, is_repeated: bool) -> Result<String, Cause> {
+        let rules = Rules {
+            events: &self.events,
+            branches: &self.branches,
+            paths: &self.paths,
+            repository: self.repository.as_deref().unwrap_or_default(),
+            auto_build: self.auto_build && self.template.is_some(),
+        };
+        trigger::decide(event, rules, is_repeated)
+    }
 }
 
 /// Looks at the branch heads itself.
@@ -147,15 +220,16 @@ pub struct GenericProvider {
     /// How the signature is written. Default: hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<SignatureEncoding>,
-    /// JSON pointer to the event in the body, such as /event.
+    /// JSON pointer to the event in the body, such as /event: push, tag, pull_request, release or ping. Default: a
+    /// push, or a tag, by the ref.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub event_pointer: Option<String>,
-    /// JSON pointer to the branch or tag in the body, such as /ref.
+    /// JSON pointer to the branch or tag in the body. Default: /ref.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub ref_pointer: Option<String>,
-    /// JSON pointer to the commit in the body, such as /after.
+    /// JSON pointer to the commit in the body. Default: the first of /commit, /after and /checkout_sha.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub commit_pointer: Option<String>,
@@ -181,15 +255,20 @@ pub struct CommitStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Notify {
-    /// Address that receives the events: https.
+    /// Address that receives the events: https, and http only where the installation allows it. It must be reached by a
+    /// public address. At most 2048 characters.
     #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = (
+        "self.matches('^https?://[A-Za-z0-9_.:[\\\\]-]+([/?][!-~]*)?$')",
+        "spec.notify.url must be https://host/path, without a user or a password in it"
+    ))]
     pub url: String,
     /// Which events are sent. Default: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub events: Vec<BuildEvent>,
-    /// The entry of a Secret that what is sent is signed with.
+    /// The entry of a Secret that what is sent is signed with: base64, with whsec_ before it or without.
     pub secret_ref: SecretKeyReference,
 }
 

@@ -25,10 +25,12 @@ pub enum Watch {
     Pods,
     Workers,
     Nodes,
+    Webhooks,
 }
 
 impl Watch {
-    const ALL: [Self; 6] = [Self::Builds, Self::Policies, Self::Namespaces, Self::Pods, Self::Workers, Self::Nodes];
+    const ALL: [Self; 7] =
+        [Self::Builds, Self::Policies, Self::Namespaces, Self::Pods, Self::Workers, Self::Nodes, Self::Webhooks];
 
     const fn name(self) -> &'static str {
         match self {
@@ -38,6 +40,7 @@ impl Watch {
             Self::Pods => "watch of pods",
             Self::Workers => "watch of workers",
             Self::Nodes => "watch of nodes",
+            Self::Webhooks => "watch of webhooks",
         }
     }
 }
@@ -155,6 +158,7 @@ mod tests {
         assert_eq!(health.silent_at(later(Duration::from_mins(1))), Watch::ALL.map(Watch::name));
         health.heard(Watch::Builds);
         health.heard(Watch::Namespaces);
-        assert_eq!(health.silent_at(led), ["watch of policies", "watch of pods", "watch of workers", "watch of nodes"]);
+        let others = ["watch of policies", "watch of pods", "watch of workers", "watch of nodes", "watch of webhooks"];
+        assert_eq!(health.silent_at(led), others);
     }
 }

@@ -10,12 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use image_factory_core::status::Status;
 
-use crate::db::{STATUS_CHANNEL, STOP_ASKED};
+use crate::db::{STATUS_CHANNEL, STOP_ASKED, deliveries};
 
 /// Whom a message wakes.
 #[derive(Clone)]
 pub struct Wakes {
     pub dispatcher: DispatcherWakes,
+    /// The deliverer: webhooks have received something.
+    pub deliveries: Arc<Notify>,
+    /// The notifier: there is something to send.
+    pub notifications: Arc<Notify>,
     /// The Build controller: the status of this namespace and name has changed.
     pub changed: mpsc::UnboundedSender<(String, String)>,
 }
@@ -65,10 +69,17 @@ pub async fn run(pool: PgPool, wakes: Wakes, stop: CancellationToken) {
 
 async fn listen(pool: &PgPool, wakes: &Wakes) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(STATUS_CHANNEL).await?;
+    listener.listen_all([STATUS_CHANNEL, deliveries::CHANNEL]).await?;
     // What was said while nobody listened.
     wakes.dispatcher.all();
+    wakes.deliveries.notify_one();
+    wakes.notifications.notify_one();
     while let Some(message) = listener.try_recv().await? {
+        if message.channel() == deliveries::CHANNEL {
+            let wake = if message.payload() == "outbound" { &wakes.notifications } else { &wakes.deliveries };
+            wake.notify_one();
+            continue;
+        }
         let (what, whose) = message.payload().split_once(' ').unwrap_or_default();
         wakes.dispatcher.heard(what);
         if let Some((namespace, name)) = whose.split_once('/') {

@@ -32,6 +32,12 @@ pub struct Answered {
     pub code: u16,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Delivered {
+    /// What was answered: accepted, unsigned, no_json, unreadable, too_large, too_many or unavailable.
+    pub answer: &'static str,
+}
+
 #[derive(Clone)]
 pub struct Metrics {
     pub builds_ended: Family<Ended, Counter>,
@@ -42,6 +48,7 @@ pub struct Metrics {
     pub http_answers: Family<Answered, Counter>,
     pub http_log_viewers: Gauge,
     pub http_log_tails: Gauge,
+    pub webhook_deliveries: Family<Delivered, Counter>,
     registry: Arc<Registry>,
 }
 
@@ -56,6 +63,7 @@ impl Default for Metrics {
         let http_answers = Family::default();
         let http_log_viewers = Gauge::default();
         let http_log_tails = Gauge::default();
+        let webhook_deliveries = Family::default();
         registry.register("builds_ended", "Attempts that ended, by method, result and reason", builds_ended.clone());
         registry.register("builds_claimed", "Attempts claimed for a worker", builds_claimed.clone());
         registry.register("log_lines", "Log lines stored", log_lines.clone());
@@ -64,6 +72,8 @@ impl Default for Metrics {
         registry.register("http_answers", "Answers to HTTP requests, by route and status", http_answers.clone());
         registry.register("http_log_viewers", "Viewers that logs are being sent to", http_log_viewers.clone());
         registry.register("http_log_tails", "Builds whose log is read for viewers as it grows", http_log_tails.clone());
+        let help = "Requests to webhooks, by what was answered";
+        registry.register("webhook_deliveries", help, webhook_deliveries.clone());
         Self {
             builds_ended,
             builds_claimed,
@@ -73,6 +83,7 @@ impl Default for Metrics {
             http_answers,
             http_log_viewers,
             http_log_tails,
+            webhook_deliveries,
             registry: Arc::new(registry),
         }
     }
@@ -100,6 +111,10 @@ impl Metrics {
 
     pub fn answered(&self, route: String, code: u16) {
         self.http_answers.get_or_create(&Answered { route, code }).inc();
+    }
+
+    pub fn delivered(&self, answer: &'static str) {
+        self.webhook_deliveries.get_or_create(&Delivered { answer }).inc();
     }
 
     /// In OpenMetrics text.

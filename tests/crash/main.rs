@@ -32,3 +32,4 @@ mod leaders;
 mod long_logs;
 mod lost_workers;
 mod statements;
+mod webhooks;

@@ -103,6 +103,11 @@ impl Operator {
         assert!(self.said(&format!("crashing at {place}")), "crashed elsewhere: {}", self.log.display());
     }
 
+    /// Where it is reached.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Waits until its log has these words.
     pub async fn says(&self, words: &str) {
         let what = format!("{words:?} in {}", self.log.display());

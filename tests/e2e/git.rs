@@ -1,7 +1,7 @@
 //! Sources from Git: from the servers that `make up` starts, by http and by ssh, with and without credentials. What the
 //! rows say of a commit is compared with what git itself says.
 
-mod repository;
+pub mod repository;
 
 use image_factory::crd::Build;
 use kube::api::{Patch, PatchParams};

@@ -33,4 +33,5 @@ mod steps;
 mod stopped_builds;
 mod successful_builds;
 mod waiting_pods;
+mod webhooks;
 mod workers;

@@ -155,6 +155,17 @@ impl Url {
         self.protocol
     }
 
+    /// Where the same host is reached by HTTP: as the repository is, or over https where it is reached otherwise.
+    pub fn web(&self) -> String {
+        match self.protocol {
+            Protocol::Https | Protocol::Http if self.port != self.protocol.default_port() => {
+                format!("{}://{}:{}", self.protocol, self.host, self.port)
+            }
+            Protocol::Https | Protocol::Http => format!("{}://{}", self.protocol, self.host),
+            Protocol::Ssh | Protocol::Git => format!("https://{}", self.host),
+        }
+    }
+
     /// What a credential for this address is bound to.
     pub fn origin(&self) -> Origin {
         Origin { protocol: self.protocol, host: self.host.clone(), port: self.port }

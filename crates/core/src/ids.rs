@@ -9,10 +9,19 @@ pub const BUILD_NAME_MAX: usize = 52;
 ///
 /// A version 7 id begins with its time, which two attempts may share; its last 32 bits are random.
 pub fn job_name(build_name: &str, build_id: Uuid) -> String {
-    let bytes = build_id.as_bytes();
-    let suffix = u32::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
     let stem: String = build_name.chars().take(BUILD_NAME_MAX).collect();
-    format!("{}-{suffix:08x}", stem.trim_end_matches(['-', '.']).replace('.', "-"))
+    format!("{}-{}", stem.trim_end_matches(['-', '.']).replace('.', "-"), suffix(build_id))
+}
+
+/// Name of the Build that is made for a row: `<maker>-<8 hex of the id's random part>`, at most 52 characters.
+pub fn made_name(maker: &str, row: Uuid) -> String {
+    let stem: String = maker.chars().take(BUILD_NAME_MAX - 9).collect();
+    format!("{}-{}", stem.trim_end_matches(['-', '.']), suffix(row))
+}
+
+fn suffix(id: Uuid) -> String {
+    let bytes = id.as_bytes();
+    format!("{:08x}", u32::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]))
 }
 
 #[cfg(test)]
@@ -25,5 +34,13 @@ mod tests {
         assert_eq!(job_name("web", id), "web-1f3a9c2e");
         assert_eq!(job_name("web.front", id), "web-front-1f3a9c2e");
         assert_eq!(job_name(&"x".repeat(80), id).len(), BUILD_NAME_MAX + 9);
+    }
+
+    #[test]
+    fn a_build_made_for_a_row_has_a_name_that_a_build_may_have() {
+        let id: Uuid = "0190a5b2-7c3d-7e4f-8a1b-00001f3a9c2e".parse().unwrap();
+        assert_eq!(made_name("web.push", id), "web.push-1f3a9c2e");
+        assert_eq!(made_name(&format!("{}.web", "x".repeat(42)), id), format!("{}-1f3a9c2e", "x".repeat(42)));
+        assert_eq!(made_name(&"x".repeat(253), id).len(), BUILD_NAME_MAX);
     }
 }

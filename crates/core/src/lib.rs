@@ -4,8 +4,10 @@
 //! argument, and what it decides is a value. The operator, the agent and the Pods share it.
 
 pub mod base;
+pub mod commit_status;
 pub mod conditions;
 pub mod cost;
+pub mod destination;
 pub mod environment;
 pub mod git;
 pub mod ids;
@@ -15,6 +17,7 @@ pub mod labels;
 pub mod layers;
 pub mod loglevel;
 pub mod method;
+pub mod notification;
 pub mod outcome;
 pub mod patience;
 pub mod placement;
@@ -26,7 +29,9 @@ pub mod reason;
 pub mod reference;
 pub mod report;
 pub mod retry;
+pub mod signature;
 pub mod status;
 pub mod steps;
 pub mod storable;
+pub mod trigger;
 pub mod worker_health;

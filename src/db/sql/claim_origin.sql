@@ -1,4 +1,5 @@
--- Why a Build was made, where it was made for this row and by nobody else: its first attempt takes the row.
+-- Why a Build was made, where it was made for this row and by nobody else: its first attempt takes the row, and with it
+-- what a delivery says of the commit, which the source confirms later.
 with slot as (
     update schedule_slots s
     set build_id = $1
@@ -13,7 +14,17 @@ delivery as (
     from webhook_configs c
     where d.id = $2 and d.tenant_id = $3 and d.build_name = $4 and d.build_id is null and d.direction = 'inbound'
         and c.id = d.webhook_config_id
-    returning 'webhook' as kind, c.webhook_name || ' ' || d.delivery_id as source
+    returning 'webhook' as kind, c.webhook_name || ' ' || d.delivery_id as source, d.event_type, d.event
+),
+described as (
+    update builds
+    set triggered_by_git_event = delivery.event_type,
+        git_commit = delivery.event ->> 'commit',
+        git_branch = coalesce(delivery.event ->> 'branch', delivery.event ->> 'tag'),
+        git_author = delivery.event ->> 'author',
+        git_message = delivery.event ->> 'message'
+    from delivery
+    where builds.id = $1
 )
 select kind as "kind!", source as "source!" from slot
 union all

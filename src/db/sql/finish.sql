@@ -24,10 +24,12 @@ due as (
     set cleanup_due_at = now() + make_interval(secs => coalesce($11::float8, 0)),
         -- A short build can end before its Job was recorded.
         job_created_at = coalesce(job_created_at, case when $11::float8 is not null then now() end),
-        git_commit = $12,
-        git_branch = $13,
-        git_author = $14,
-        git_message = $15
+        -- What the source is says the source; a commit that was asked for by its id is on no branch there, and may be on one
+        -- by the word of whoever delivered it.
+        git_commit = coalesce($12, git_commit),
+        git_branch = coalesce($13, git_branch),
+        git_author = coalesce($14, git_author),
+        git_message = coalesce($15, git_message)
     where id = $1
 ),
 -- For as long as spec.retention.artifacts says.

@@ -15,7 +15,7 @@ numbered as (
 ),
 next as (
     insert into builds (id, tenant_id, project_id, image_id, build_number, triggered_by_user_id, triggered_by_git_event,
-        status, error_message, resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_rerun,
+        git_commit, git_branch, git_author, git_message, status, error_message, resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_rerun,
         observed_generation, priority, build_method, placement, queued_at, not_before)
     select $2,
            failed.tenant_id,
@@ -24,6 +24,11 @@ next as (
            numbered.number,
            failed.triggered_by_user_id,
            failed.triggered_by_git_event,
+           -- A commit that was asked for by its id stays the same; another's is known when it was fetched.
+           case when failed.triggered_by_git_event is not null then failed.git_commit end,
+           case when failed.triggered_by_git_event is not null then failed.git_branch end,
+           case when failed.triggered_by_git_event is not null then failed.git_author end,
+           case when failed.triggered_by_git_event is not null then failed.git_message end,
            'queued',
            -- The queue tells it: not before then, for this reason.
            format('attempt %s failed (%s): %s', failed.attempt, $4::text, failed.error_message),

@@ -50,6 +50,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(not_available_yet());
     cases.extend(other_kinds());
     cases.extend(workers());
+    cases.extend(webhooks());
     cases
 }
 
@@ -496,14 +497,96 @@ fn other_kinds() -> Vec<Case> {
             ["spec.maxConcurrentBuilds in body should be greater than or equal to 1"],
         ),
         whole("BuildSchedule", json!({}), &["BuildSchedule is not available in this version of Image Factory"]),
-        whole("WebhookConfig", json!({}), &["WebhookConfig is not available in this version of Image Factory"]),
-        whole(
-            "WebhookConfig",
-            json!({"spec": {"poll": {"interval": "1s"}}}),
-            &[
+    ]
+}
+
+/// With a template whose source is Git.
+fn merged_git(mut spec: Value) -> Value {
+    let git = json!({"url": "https://git.example.com/shop/web.git"});
+    spec["template"] = json!({"spec": {"source": {"inline": null, "git": git}}});
+    spec
+}
+
+fn webhooks() -> Vec<Case> {
+    let webhook = |accepted, refused, because: &'static str| Case {
+        kind: "WebhookConfig",
+        accepted: Some(spec(accepted)),
+        refused: spec(refused),
+        because: vec![because],
+    };
+    let long = "x".repeat(64);
+    vec![
+        Case {
+            kind: "WebhookConfig",
+            accepted: Some(json!({"metadata": {"name": &long[1..]}})),
+            refused: json!({"metadata": {"name": long}}),
+            because: vec!["metadata.name must have at most 63 characters: it is a label of the Builds made"],
+        },
+        webhook(
+            json!({"provider": "forgejo"}),
+            json!({"provider": null}),
+            "spec.provider must say who delivers: github, gitlab, gitea, forgejo, bitbucket or generic; or spec.notify where to send",
+        ),
+        webhook(
+            json!({"previousSecretRef": {"name": "hook", "key": "before"}}),
+            json!({"secretRef": null}),
+            "spec.secretRef must name the Secret that deliveries are signed with: without one anybody could start builds",
+        ),
+        webhook(
+            json!({"repository": "shop/groups/web"}),
+            json!({"repository": null}),
+            "spec.repository must be the full name of the repository, such as shop/web: deliveries about another make no Build",
+        ),
+        webhook(
+            json!({"template": null, "autoBuild": false}),
+            json!({"template": null}),
+            "spec.template must say what is built; or set spec.autoBuild to false, and deliveries are only recorded",
+        ),
+        webhook(
+            json!({"provider": "generic", "generic": {"header": "X-Sum", "prefix": "sha256=", "encoding": "hex"}}),
+            json!({"generic": {"header": "X-Sum"}}),
+            "spec.generic is read only with provider generic; remove it or change spec.provider",
+        ),
+        webhook(
+            json!({"events": ["push", "tag"], "branches": ["main", "release/*"], "paths": ["src/**"]}),
+            json!({"successfulBuildsHistoryLimit": 3}),
+            "spec.successfulBuildsHistoryLimit is not available in this version; remove it",
+        ),
+        webhook(
+            json!({"supersede": true, "suspend": true}),
+            json!({"failedBuildsHistoryLimit": 3}),
+            "spec.failedBuildsHistoryLimit is not available in this version; remove it",
+        ),
+        Case {
+            kind: "WebhookConfig",
+            accepted: None,
+            refused: spec(json!({"poll": {"interval": "1s"}})),
+            because: vec![
                 "spec.poll.interval must be a duration from 30s to 24h, such as 5m",
-                "WebhookConfig is not available in this version of Image Factory",
+                "spec.poll is not available in this version; remove it",
             ],
+        },
+        webhook(
+            json!({}),
+            json!({"commitStatus": {"tokenSecretRef": {"name": "hook", "key": "token"}}}),
+            "spec.commitStatus needs a template with spec.source.git: its host is told of the commit",
+        ),
+        webhook(
+            merged_git(
+                json!({"provider": "gitlab", "commitStatus": {"tokenSecretRef": {"name": "hook", "key": "token"}}}),
+            ),
+            merged_git(
+                json!({"provider": "bitbucket", "commitStatus": {"tokenSecretRef": {"name": "hook", "key": "token"}}}),
+            ),
+            "spec.commitStatus works only with the providers github, gitlab, gitea and forgejo; remove it",
+        ),
+        webhook(
+            json!({
+                "provider": null, "secretRef": null, "repository": null, "template": null,
+                "notify": {"url": "https://[2606:4700::1]:8443/hook?a=b", "secretRef": {"name": "hook", "key": "secret"}},
+            }),
+            json!({"notify": {"url": "https://me:word@example.com/hook", "secretRef": {"name": "hook", "key": "secret"}}}),
+            "spec.notify.url must be https://host/path, without a user or a password in it",
         ),
     ]
 }

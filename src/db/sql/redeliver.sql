@@ -1,0 +1,12 @@
+-- A delivery again, as a row of its own: it is decided anew, and makes a Build of its own.
+insert into webhook_deliveries (id, tenant_id, webhook_config_id, direction, delivery_id, event_type, payload,
+    response_status, attempt_number, next_retry_at, event, redelivered)
+select $1, d.tenant_id, d.webhook_config_id, d.direction, d.delivery_id, d.event_type, d.payload,
+    d.response_status, d.attempt_number + 1, now(), d.event, true
+from webhook_deliveries d
+join webhook_configs c on c.id = d.webhook_config_id and c.is_active
+join tenants t on t.id = c.tenant_id and t.name = $2
+where c.webhook_name = $3 and d.direction = 'inbound' and d.delivery_id = $4
+order by d.attempt_number desc
+limit 1
+returning pg_notify('image_factory_deliveries', '')::text as notified

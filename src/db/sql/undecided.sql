@@ -1,0 +1,27 @@
+-- Deliveries of which nobody has said yet whether they make a Build, oldest first; and whether the same event has made
+-- one within a day, in another delivery.
+select d.id,
+       d.webhook_config_id,
+       d.event as "event!",
+       d.redelivered,
+       c.webhook_name,
+       c.is_active,
+       c.spec as "spec?",
+       exists (
+           select from webhook_deliveries other
+           where other.webhook_config_id = d.webhook_config_id
+             and other.build_name is not null
+             and other.event ->> 'commit' = d.event ->> 'commit'
+             and other.event_type = d.event_type
+             and other.event ->> 'git_ref' is not distinct from d.event ->> 'git_ref'
+             and other.event ->> 'before' is not distinct from d.event ->> 'before'
+             and other.delivery_id <> d.delivery_id
+             and other.created_at > d.created_at - interval '24 hours'
+       ) as "is_repeated!"
+from webhook_deliveries d
+join webhook_configs c on c.id = d.webhook_config_id
+where d.next_retry_at is not null
+  and d.direction = 'inbound'
+  and d.build_name is null
+order by d.id
+limit $1

@@ -1,0 +1,178 @@
+//! From a delivery to its Build, whatever breaks in between.
+
+use image_factory::{
+    clock,
+    db::{self, webhooks::statuses},
+};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use super::{
+    cluster::Failure,
+    host::{COMMIT, Host, causes, fixture, spec},
+};
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn the_same_event_makes_one_build_a_day_and_one_more_when_it_is_asked_for(pool: PgPool) {
+    let host = Host::new(&pool);
+    host.has(1, &[("hook", spec("github", &json!({})))]).await;
+    let push = fixture("github-push");
+    host.push("hook", "1", &push).await;
+    host.deliver().await;
+    host.push("hook", "2", &push).await;
+    host.deliver().await;
+    let rows = host.rows().await;
+    assert_eq!(causes(&rows), [None, Some("the same was delivered before")]);
+    assert_eq!(host.cluster.builds().len(), 1);
+
+    assert!(!db::deliveries::redeliver(&pool, "orchard", "hook", "3").await.expect("it works"));
+    assert!(!db::deliveries::redeliver(&pool, "meadow", "hook", "1").await.expect("it works"));
+    assert!(db::deliveries::redeliver(&pool, "orchard", "hook", "1").await.expect("it works"));
+    host.deliver().await;
+    assert_eq!(host.cluster.builds().len(), 2);
+    let row = host.rows().await.pop().expect("a row");
+    assert_eq!((&row["delivery_id"], &row["attempt_number"]), (&json!("1"), &json!(2)));
+
+    // After a day it is another event.
+    sqlx::query("update webhook_deliveries set created_at = created_at - interval '25 hours'")
+        .execute(&pool)
+        .await
+        .expect("time passes");
+    host.push("hook", "4", &push).await;
+    host.deliver().await;
+    assert_eq!(host.cluster.builds().len(), 3);
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn a_build_that_was_made_unheard_is_not_made_twice(pool: PgPool) {
+    let host = Host::new(&pool);
+    host.has(1, &[("hook", spec("github", &json!({})))]).await;
+    host.push("hook", "1", &fixture("github-push")).await;
+    host.cluster.fails(Some(Failure::AnswerLost));
+    host.deliver().await;
+    let rows = host.rows().await;
+    assert_eq!(causes(&rows), [Some("InternalError"), None], "a try that failed, and the next");
+    assert_eq!(rows[1]["attempt_number"], 2);
+    assert_eq!(rows[1]["build_name"], rows[0]["build_name"]);
+    host.cluster.fails(None);
+    host.deliver().await;
+    assert_eq!(host.rows().await[1]["next_retry_at"], rows[1]["next_retry_at"], "not before its time");
+    host.due_now().await;
+    host.deliver().await;
+    let rows = host.rows().await;
+    assert_eq!((rows.len(), &rows[1]["next_retry_at"], &rows[1]["error_message"]), (2, &Value::Null, &Value::Null));
+    let builds = host.cluster.builds();
+    assert_eq!(builds.len(), 1);
+
+    // Its first attempt belongs to the try that made it.
+    let build = host.queue(&builds[0]).await;
+    assert_eq!(host.rows().await[0]["build_id"], json!(build));
+    // Killed after a Build was made and before that was noted: its row knows it by then.
+    sqlx::query("update webhook_deliveries set next_retry_at = now() where attempt_number = 2")
+        .execute(&pool)
+        .await
+        .expect("due");
+    host.deliver().await;
+    assert_eq!((host.cluster.builds().len(), host.rows().await.len()), (1, 2));
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn a_build_that_can_not_be_made_is_given_up_for_all_to_see(pool: PgPool) {
+    let host = Host::new(&pool);
+    host.has(1, &[("hook", spec("github", &json!({})))]).await;
+    let push = fixture("github-push");
+    host.push("hook", "refused", &push).await;
+    host.cluster.fails(Some(Failure::Refused));
+    host.deliver().await;
+    assert_eq!(causes(&host.rows().await), [Some("Invalid")], "what is refused for what it is, is not tried again");
+    let events = host.cluster.events();
+    assert_eq!(events.len(), 1);
+    assert_eq!((&events[0]["reason"], &events[0]["regarding"]["name"]), (&json!("BuildNotMade"), &json!("hook")));
+
+    host.push("hook", "down", &fixture("github-new-branch")).await;
+    host.cluster.fails(Some(Failure::Down));
+    for _ in 0..10 {
+        host.due_now().await;
+        host.deliver().await;
+    }
+    let rows = host.rows().await;
+    assert_eq!(rows.len(), 1 + 8, "a row a try");
+    assert!(rows.iter().all(|row| row["next_retry_at"].is_null() && row["error_message"].is_string()));
+    assert_eq!(host.cluster.events().len(), 2);
+    let status: String =
+        sqlx::query_scalar("select last_delivery_status from webhook_configs").fetch_one(&pool).await.expect("a row");
+    assert_eq!(status, "failed");
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn a_build_of_its_name_that_was_made_for_nothing_of_ours_counts_as_none(pool: PgPool) {
+    let host = Host::new(&pool);
+    host.has(1, &[("hook", spec("github", &json!({})))]).await;
+    host.push("hook", "1", &fixture("github-push")).await;
+    host.cluster.fails(Some(Failure::Down));
+    host.deliver().await;
+    host.cluster.fails(None);
+    let name = host.rows().await[0]["build_name"].clone();
+    host.cluster.has_build(json!({
+        "apiVersion": "imagefactory.dev/v1alpha1", "kind": "Build",
+        "metadata": {"name": name, "namespace": "orchard", "uid": "1", "annotations": {"imagefactory.dev/origin": clock::new_id()}},
+        "spec": {"method": "container", "source": {"inline": {"files": {"Dockerfile": "FROM scratch"}}}, "output": {"image": "a/b:1"}},
+    }));
+    host.due_now().await;
+    host.deliver().await;
+    let rows = host.rows().await;
+    let cause = rows[1]["error_message"].as_str().expect("a sentence");
+    assert!(cause.contains("was not made for this delivery") && rows[1]["next_retry_at"].is_null(), "{cause}");
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn the_rows_of_a_build_say_what_was_pushed(pool: PgPool) {
+    let host = Host::new(&pool);
+    host.has(1, &[("hook", spec("github", &json!({})))]).await;
+    host.push("hook", "ripe", &fixture("github-push")).await;
+    host.deliver().await;
+    let build = host.queue(&host.cluster.builds()[0]).await;
+    let row = crate::attempts::row(&pool, build).await;
+    let said = ["triggered_by_git_event", "git_commit", "git_branch", "git_author", "git_message"]
+        .map(|column| row[column].clone());
+    assert_eq!(
+        said,
+        ["push", COMMIT, "main", "Pomona Orchard <pomona@example.com>", "Ripen the apples"].map(Value::from)
+    );
+    let trigger: (String, String) =
+        sqlx::query_as("select trigger_type, trigger_source from build_triggers where build_id = $1")
+            .bind(build)
+            .fetch_one(&pool)
+            .await
+            .expect("a trigger");
+    assert_eq!(trigger, ("webhook".to_owned(), "hook ripe".to_owned()));
+    let told = statuses(&pool, &["uid-hook".to_owned()]).await.expect("a row");
+    let told = &told["uid-hook"];
+    assert!(told.is_verified);
+    let newest = told.newest.as_ref().expect("a delivery");
+    assert_eq!((&*newest.delivery_id, newest.build_name.is_some(), newest.next_retry_at), ("ripe", true, None));
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn a_newer_commit_takes_the_place_of_an_older_one_of_its_branch(pool: PgPool) {
+    let host = Host::new(&pool);
+    host.has(1, &[("hook", spec("github", &json!({"supersede": true}))), ("kept", spec("github", &json!({})))]).await;
+    let push = fixture("github-push");
+    let newer = push.replace(COMMIT, &"7".repeat(40));
+    let other = newer.replace("refs/heads/main", "refs/heads/harvest");
+    for (hook, id, body) in [("hook", "1", &push), ("hook", "2", &other), ("kept", "3", &push)] {
+        host.push(hook, id, body).await;
+    }
+    host.deliver().await;
+    for build in host.cluster.builds() {
+        host.queue(&build).await;
+    }
+    host.push("hook", "4", &newer).await;
+    host.push("kept", "5", &newer).await;
+    host.deliver().await;
+    let ended = "select d.delivery_id, b.status, coalesce(b.cancel_reason, '') from builds b
+                 join webhook_deliveries d on d.build_id = b.id order by 1";
+    let ended: Vec<(String, String, String)> = sqlx::query_as(ended).fetch_all(&pool).await.expect("rows");
+    let line = |id: &str, status: &str, reason: &str| (id.to_owned(), status.to_owned(), reason.to_owned());
+    assert_eq!(ended, [line("1", "cancelled", "Superseded"), line("2", "queued", ""), line("3", "queued", "")]);
+}
