@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, http::HeaderMap};
-use image_factory::crd::{Build, WebhookConfig};
+use image_factory::crd::{Build, BuildConcurrencyPolicy, WebhookConfig};
 use image_factory_core::signature;
 use kube::{
     Api, ResourceExt,
@@ -44,6 +44,14 @@ async fn receiver() -> (Ids, String) {
 }
 
 async fn apply(tenant: &Tenant, notify: &str) {
+    // Both Builds push one tag, and must not do so at once.
+    let policies: Api<BuildConcurrencyPolicy> = Api::namespaced(tenant.client.clone(), &tenant.namespace);
+    let policy = json!({
+        "apiVersion": "imagefactory.dev/v1alpha1", "kind": "BuildConcurrencyPolicy",
+        "metadata": {"name": "default", "namespace": tenant.namespace}, "spec": {"maxConcurrentBuilds": 1},
+    });
+    let params = PatchParams::apply(APPLIER).force();
+    policies.patch("default", &params, &Patch::Apply(&policy)).await.expect("the API server accepts it");
     tenant.secret("hook", "Opaque", json!({"secret": SECRET})).await;
     let secret = json!({"name": "hook", "key": "secret"});
     let template = tenant.manifest("web", "container", "FROM BASE\nRUN echo ripe\n")["spec"].clone();
@@ -54,7 +62,6 @@ async fn apply(tenant: &Tenant, notify: &str) {
             "notify": {"url": notify, "secretRef": secret}},
     });
     let api: Api<WebhookConfig> = Api::namespaced(tenant.client.clone(), &tenant.namespace);
-    let params = PatchParams::apply(APPLIER).force();
     api.patch("web", &params, &Patch::Apply(&manifest)).await.expect("the API server accepts it");
 }
 
