@@ -96,8 +96,8 @@ insert into build_performance_daily (id, tenant_id, date, total_builds, successf
 select md5(id::text || n)::uuid, id, (now() at time zone 'UTC')::date - n, 1, 1, 1 from tenants, generate_series(0, 99) n;
 insert into webhook_configs (id, tenant_id, project_id, webhook_name)
 select md5('hook ' || t)::uuid, md5('tenant ' || t)::uuid, md5('project ' || t || ' 0')::uuid, 'hook' from generate_series(0, 29) t;
-insert into webhook_deliveries (id, tenant_id, webhook_config_id, direction, delivery_id, event_type, payload)
-select md5('delivery ' || n)::uuid, md5('tenant ' || n % 30)::uuid, md5('hook ' || n % 30)::uuid, 'inbound', n, 'push', '{}'
+insert into webhook_deliveries (id, tenant_id, webhook_config_id, direction, delivery_id, event_type, payload, build_name)
+select md5('delivery ' || n)::uuid, md5('tenant ' || n % 30)::uuid, md5('hook ' || n % 30)::uuid, 'inbound', n, 'push', '{}', 'hook-' || n
 from generate_series(1, 3000) n;
 insert into build_schedules (id, tenant_id, project_id, schedule_name, cron_expression, build_method, build_config_preset)
 select md5('nightly ' || t)::uuid, md5('tenant ' || t)::uuid, md5('project ' || t || ' 0')::uuid, 'nightly', '0 2 * * *', 'buildx', '{}'
