@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::followers::{Followers, Start};
 use crate::{
-    db,
+    db, kube_ext,
     runtime::{Context, health::Watch},
 };
 
@@ -71,7 +71,8 @@ pub async fn run(context: Context, stop: CancellationToken) {
 impl Collector {
     async fn run(&mut self) {
         let api: Api<Pod> = Api::all(self.context.watching(Watch::Pods));
-        let of_builds = watcher::Config::default().labels(labels::BUILD_ID);
+        // An inline source is in its Pod.
+        let of_builds = watcher::Config::default().labels(labels::BUILD_ID).page_size(kube_ext::BUILDS);
         let mut events = std::pin::pin!(watcher(api, of_builds).default_backoff());
         let mut search = tokio::time::interval(SEARCH);
         search.set_missed_tick_behavior(MissedTickBehavior::Delay);

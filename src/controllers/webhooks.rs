@@ -79,7 +79,8 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let api: Api<WebhookConfig> = Api::all(context.watching(Watch::Webhooks));
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let large = watcher::Config::default().page_size(kube_ext::BUILDS);
+    let mut events = std::pin::pin!(watcher(api, large).default_backoff());
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = Seen::default();
