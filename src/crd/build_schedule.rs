@@ -94,11 +94,7 @@ impl BuildScheduleSpec {
 
     /// How many ended Builds are kept.
     pub fn history(&self) -> Limits {
-        let limit = |set: Option<i32>, default| set.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(default);
-        Limits {
-            successful: limit(self.successful_builds_history_limit, 3),
-            failed: limit(self.failed_builds_history_limit, 5),
-        }
+        Limits::of(self.successful_builds_history_limit, self.failed_builds_history_limit)
     }
 
     /// The specification of a Build made for it.

@@ -2,6 +2,7 @@
 //! act yet is refused by name.
 
 use image_factory_core::{
+    retention::Limits,
     signature::{Encoding, Scheme},
     trigger::{self, Cause, Event, GitEvent, Pointers, Provider, Rules},
 };
@@ -57,8 +58,6 @@ use super::{reference::SecretKeyReference, template::BuildTemplate, unavailable}
     "!has(self.generic) || (has(self.provider) && self.provider == 'generic')",
     "spec.generic is read only with provider generic; remove it or change spec.provider"
 ))]
-#[x_kube(validation = unavailable("spec.successfulBuildsHistoryLimit", "!has(self.successfulBuildsHistoryLimit)"))]
-#[x_kube(validation = unavailable("spec.failedBuildsHistoryLimit", "!has(self.failedBuildsHistoryLimit)"))]
 #[x_kube(validation = unavailable("spec.poll", "!has(self.poll)"))]
 #[x_kube(validation = (
     "!has(self.commitStatus) || (has(self.provider) && self.provider in ['github', 'gitlab', 'gitea', 'forgejo'])",
@@ -168,6 +167,11 @@ impl WebhookConfigSpec {
     /// The Secrets whose entries deliveries may be signed with: the current one first.
     pub fn signing_secrets(&self) -> impl Iterator<Item = &SecretKeyReference> {
         self.secret_ref.iter().chain(&self.previous_secret_ref)
+    }
+
+    /// How many ended Builds are kept.
+    pub fn history(&self) -> Limits {
+        Limits::of(self.successful_builds_history_limit, self.failed_builds_history_limit)
     }
 
     /// Every entry of a Secret that it names.

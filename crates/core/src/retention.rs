@@ -1,4 +1,4 @@
-//! Which finished Builds of a schedule are deleted: the oldest beyond what it keeps, of those that succeeded and of
+//! Which finished Builds of a schedule or a webhook are deleted: the oldest beyond what it keeps, of those that succeeded and of
 //! those that did not. A Build that Argo CD, Flux or Helm says is its own is never one of them: they would make it
 //! again, and so build again.
 
@@ -19,6 +19,14 @@ pub struct Ended {
 pub struct Limits {
     pub successful: usize,
     pub failed: usize,
+}
+
+impl Limits {
+    /// As a specification has them.
+    pub fn of(successful: Option<i32>, failed: Option<i32>) -> Self {
+        let limit = |set: Option<i32>, default| set.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(default);
+        Self { successful: limit(successful, 3), failed: limit(failed, 5) }
+    }
 }
 
 /// The Builds beyond the limits, by their UIDs; the newest stay.

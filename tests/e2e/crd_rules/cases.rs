@@ -545,19 +545,12 @@ fn webhooks() -> Vec<Case> {
             json!({"generic": {"header": "X-Sum"}}),
             "spec.generic is read only with provider generic; remove it or change spec.provider",
         ),
-        webhook(
-            json!({"events": ["push", "tag"], "branches": ["main", "release/*"], "paths": ["src/**"]}),
-            json!({"successfulBuildsHistoryLimit": 3}),
-            "spec.successfulBuildsHistoryLimit is not available in this version; remove it",
-        ),
-        webhook(
-            json!({"supersede": true, "suspend": true}),
-            json!({"failedBuildsHistoryLimit": 3}),
-            "spec.failedBuildsHistoryLimit is not available in this version; remove it",
-        ),
         Case {
             kind: "WebhookConfig",
-            accepted: None,
+            accepted: Some(spec(json!({
+                "events": ["push", "tag"], "branches": ["main", "release/*"], "paths": ["src/**"], "supersede": true,
+                "suspend": true, "successfulBuildsHistoryLimit": 0, "failedBuildsHistoryLimit": 1000,
+            }))),
             refused: spec(json!({"poll": {"interval": "1s"}})),
             because: vec![
                 "spec.poll.interval must be a duration from 30s to 24h, such as 5m",

@@ -1,4 +1,4 @@
-//! Which ended Builds of a schedule are deleted, and which stay.
+//! Which ended Builds of a schedule or a webhook are deleted, and which stay.
 
 use image_factory::{db::builds::Resource, tasks::history::prune};
 use image_factory_core::{outcome::Outcome, reason::Reason};
@@ -88,4 +88,33 @@ async fn the_oldest_ended_builds_go_and_those_that_a_tool_tracks_stay(pool: PgPo
     let rows: i64 =
         sqlx::query_scalar("select count(*) from builds").fetch_one(&pool).await.expect("rows can be counted");
     assert_eq!(rows, 12, "every row stays");
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn a_webhook_keeps_as_many_of_its_own(pool: PgPool) {
+    limits(&pool, 20, 20).await;
+    let fixture = Fixture::new(&pool);
+    let webhook = json!({
+        "apiVersion": "imagefactory.dev/v1alpha1", "kind": "WebhookConfig",
+        "metadata": {"name": "hook", "namespace": "green", "uid": "uid-hook"}, "spec": {"successfulBuildsHistoryLimit": 1},
+    });
+    fixture.server.holds("/apis/imagefactory.dev/v1alpha1/namespaces/green/webhookconfigs/hook", Some(webhook));
+    let mut items = Vec::new();
+    for (name, owner) in [("old", "uid-hook"), ("other", "another-of-its-name"), ("new", "uid-hook")] {
+        let mut made = build(name, owner, &json!({}), &json!({}));
+        made["metadata"]["ownerReferences"][0]["kind"] = json!("WebhookConfig");
+        made["metadata"]["ownerReferences"][0]["name"] = json!("hook");
+        made["metadata"]["labels"] = json!({"imagefactory.dev/webhook": "hook"});
+        fixture.server.holds(&format!("{BUILDS}/{name}"), Some(made.clone()));
+        items.push(made);
+        let id = queued(&pool, &attempt("green", name)).await;
+        image_factory::db::queue::claim(&pool).await.expect("it can be claimed");
+        assert!(finish(&pool, id, &success("registry.test/green/wall:1")).await);
+    }
+    let list = json!({"apiVersion": "v1", "kind": "PartialObjectMetadataList", "metadata": {"resourceVersion": "1"}, "items": items});
+    fixture.server.holds(ALL, Some(list));
+    prune(fixture.context.clone()).await.expect("no error");
+    let left = fixture.server.below(BUILDS);
+    let left: Vec<&str> = left.iter().filter_map(|path| path.rsplit('/').next()).collect();
+    assert_eq!(left, ["new", "other"]);
 }
