@@ -31,21 +31,26 @@ struct State {
     requests: Vec<String>,
 }
 
+/// A client whose requests this answers, with a code and an object: by method, path and body.
+pub fn answered_by(answer: impl Fn(&str, &str, Value) -> (u16, Value) + Clone + Send + 'static) -> Client {
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let answer = answer.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await?.to_bytes();
+            let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body)? };
+            let (code, answer) = answer(head.method.as_str(), head.uri.path(), body);
+            let response = http::Response::builder().status(code);
+            Ok::<_, tower::BoxError>(response.body(Body::from(serde_json::to_vec(&answer)?))?)
+        }
+    });
+    Client::new(service, "default")
+}
+
 impl ApiServer {
     pub fn client(&self) -> Client {
         let state = self.0.clone();
-        let service = tower::service_fn(move |request: http::Request<Body>| {
-            let state = state.clone();
-            async move {
-                let (head, body) = request.into_parts();
-                let body = body.collect().await?.to_bytes();
-                let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body)? };
-                let (code, answer) = state.lock().expect("whole").answer(head.method.as_str(), head.uri.path(), body);
-                let response = http::Response::builder().status(code);
-                Ok::<_, tower::BoxError>(response.body(Body::from(serde_json::to_vec(&answer)?))?)
-            }
-        });
-        Client::new(service, "default")
+        answered_by(move |method, path, body| state.lock().expect("whole").answer(method, path, body))
     }
 
     /// A context whose API server this is.
