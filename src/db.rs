@@ -80,8 +80,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// # Errors
 /// When the URL can't be parsed.
 pub fn pool(database: &config::Database) -> Result<PgPool> {
-    Ok(of(database.connections.get().into(), options(database)?))
+    Ok(of(database.connections.get().into(), PATIENCE, options(database)?))
 }
+
+/// For a connection of the pool.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connections that answer readers, beside the others: however many read, the work goes on.
 pub const READERS: u32 = 5;
@@ -91,7 +94,7 @@ pub const READERS: u32 = 5;
 /// # Errors
 /// When the URL can't be parsed.
 pub fn readers(database: &config::Database) -> Result<PgPool> {
-    Ok(of(READERS, options(database)?.options([("statement_timeout", "15s")])))
+    Ok(of(READERS, PATIENCE, options(database)?.options([("statement_timeout", "15s")])))
 }
 
 /// Connections that store what webhooks receive: whoever reads, and whatever is built, a Git host is answered.
@@ -102,18 +105,11 @@ pub const RECEIVERS: u32 = 4;
 /// # Errors
 /// When the URL can't be parsed.
 pub fn receivers(database: &config::Database) -> Result<PgPool> {
-    let options = options(database)?.options([("statement_timeout", "5s")]);
-    Ok(PgPoolOptions::new()
-        .max_connections(RECEIVERS)
-        .acquire_timeout(Duration::from_secs(3))
-        .connect_lazy_with(options))
+    Ok(of(RECEIVERS, Duration::from_secs(3), options(database)?.options([("statement_timeout", "5s")])))
 }
 
-fn of(connections: u32, options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(10))
-        .connect_lazy_with(options)
+fn of(connections: u32, patience: Duration, options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(patience).connect_lazy_with(options)
 }
 
 fn options(database: &config::Database) -> Result<PgConnectOptions> {

@@ -201,6 +201,15 @@ where
     }
 }
 
+/// Longest note of an Event in bytes, as the API server has it.
+pub const NOTE_BYTES: usize = 1_024;
+
+/// As much of a text as the note of an Event can hold.
+#[must_use]
+pub fn event_note(text: &str) -> String {
+    text[..text.floor_char_boundary(NOTE_BYTES)].to_owned()
+}
+
 /// What to ask for after this page of a list; `None` where it was the last.
 #[must_use]
 pub fn next_page(page: ListParams, list: &ListMeta) -> Option<ListParams> {

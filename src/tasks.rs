@@ -1,4 +1,4 @@
-//! Background tasks: each looks at the rows by timer (the scheduler is woken too), takes no input, and may run any
+//! Background tasks: each looks at the rows by timer (some are woken too), takes no input, and may run any
 //! number of times. A task that fails says so and runs again at its next turn.
 
 mod cleaner;
@@ -14,10 +14,15 @@ pub mod timeouts;
 
 use std::{future::Future, num::NonZeroU16, sync::Arc, time::Duration};
 
+use kube::runtime::events::{Event, EventType};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{db, runtime::Context};
+use crate::{
+    crd::WebhookConfig,
+    db, kube_ext,
+    runtime::{Context, listener::TaskWakes},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -29,6 +34,9 @@ pub enum Error {
     Panicked,
 }
 
+/// How often tasks that are woken look all the same.
+const WAKEFUL: Duration = Duration::from_secs(5);
+
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub heartbeat: heartbeat::Settings,
@@ -36,15 +44,26 @@ pub struct Settings {
     pub log_days: Option<NonZeroU16>,
 }
 
-/// Starts every task; they end at `stop`. `schedules` wakes the scheduler.
+/// Starts every task; they end at `stop`. `sender` sends for the notifier.
 pub fn spawn(
     tasks: &mut JoinSet<()>,
     context: &Context,
     settings: Settings,
-    schedules: Arc<Notify>,
+    sender: notifier::Sender,
+    wakes: TaskWakes,
     stop: &CancellationToken,
 ) {
-    tasks.spawn(scheduler::run(context.clone(), schedules, stop.clone()));
+    tasks.spawn(scheduler::run(context.clone(), wakes.scheduler, stop.clone()));
+    let deliverer = context.clone();
+    tasks.spawn(woken("deliverer", WAKEFUL, wakes.deliverer, context.clone(), stop.clone(), move || {
+        let context = deliverer.clone();
+        async move { deliverer::deliver(&context).await }
+    }));
+    let (notifier, sender) = (context.clone(), Arc::new(sender));
+    tasks.spawn(woken("notifier", WAKEFUL, wakes.notifier, context.clone(), stop.clone(), move || {
+        let (context, sender) = (notifier.clone(), sender.clone());
+        async move { notifier::notify(&context, &sender).await }
+    }));
     let history = context.clone();
     tasks.spawn(every("history", Duration::from_mins(1), context.clone(), stop.clone(), move || {
         history::prune(history.clone())
@@ -75,9 +94,36 @@ pub fn spawn(
     }));
 }
 
+/// Says in an Event about a `WebhookConfig` that something is not tried any more.
+async fn given_up(context: &Context, webhook: &WebhookConfig, reason: &str, action: &str, note: &str) {
+    let event = Event {
+        type_: EventType::Warning,
+        reason: reason.to_owned(),
+        note: Some(kube_ext::event_note(note)),
+        action: action.to_owned(),
+        secondary: None,
+    };
+    context.publish(webhook, &event).await;
+}
+
 async fn every<F>(
     name: &'static str,
     period: Duration,
+    context: Context,
+    stop: CancellationToken,
+    task: impl Fn() -> F + Send,
+) where
+    F: Future<Output = Result<(), Error>> + Send,
+{
+    // Nobody wakes it.
+    woken(name, period, Arc::default(), context, stop, task).await;
+}
+
+/// The same, and whenever `wake` says so.
+async fn woken<F>(
+    name: &'static str,
+    period: Duration,
+    wake: Arc<Notify>,
     context: Context,
     stop: CancellationToken,
     task: impl Fn() -> F + Send,
@@ -88,7 +134,10 @@ async fn every<F>(
         let mut turn = tokio::time::interval(period);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            turn.tick().await;
+            tokio::select! {
+                _ = turn.tick() => {}
+                () = wake.notified() => {}
+            }
             if let Err(error) = task().await {
                 tracing::warn!(task = name, %error, "a background task failed; it runs again at its next turn");
                 context.metrics.failed(name);

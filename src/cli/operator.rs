@@ -18,7 +18,7 @@ use kube::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{Notify, broadcast, mpsc},
+    sync::{broadcast, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -88,7 +88,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         health: Health::default(),
         stored: broadcast::channel(STORED).0,
         patience: Patience { start: config.image_pull_deadline, unschedulable: config.unschedulable_deadline },
-        followed: std::sync::Arc::default(),
+        followed: Arc::default(),
         log_bytes: config.log_bytes,
     };
 
@@ -156,25 +156,14 @@ fn start(
         },
         log_days: config.log_days,
     };
-    let scheduler = Arc::new(Notify::new());
-    tasks::spawn(parts, context, settings, scheduler.clone(), stop);
+    let woken = listener::TaskWakes::default();
+    tasks::spawn(parts, context, settings, sender, woken.clone(), stop);
     let dispatcher = listener::DispatcherWakes::default();
     let (changed, rows_changed) = mpsc::unbounded_channel();
     let (schedule_changed, schedule_rows) = mpsc::unbounded_channel();
-    let deliveries = Arc::new(Notify::new());
-    let notifications = Arc::new(Notify::new());
-    let wakes = listener::Wakes {
-        dispatcher: dispatcher.clone(),
-        deliveries: deliveries.clone(),
-        notifications: notifications.clone(),
-        changed,
-        scheduler,
-        schedule_changed,
-    };
+    let wakes = listener::Wakes { dispatcher: dispatcher.clone(), tasks: woken, changed, schedule_changed };
     parts.spawn(listener::run(context.pool.clone(), wakes, stop.clone()));
     parts.spawn(dispatcher::run(context.clone(), dispatcher, stop.clone()));
-    parts.spawn(tasks::deliverer::run(context.clone(), deliveries, stop.clone()));
-    parts.spawn(tasks::notifier::run(context.clone(), sender, notifications, stop.clone()));
     parts.spawn(collector::run(context.clone(), stop.clone()));
 
     parts.spawn(controllers::build::run(context.clone(), rows_changed, stop.clone()));

@@ -1,6 +1,8 @@
 //! How a specification names a Secret: always by name, always in its own namespace. No reference has
 //! a `namespace`, so that a tenant can never make the operator read another one's Secret.
 
+use std::fmt;
+
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -35,4 +37,10 @@ pub struct SecretKeyReference {
         "the key of a Secret must hold only letters, digits, `-`, `_` and `.`, and not start with `..`"
     ))]
     pub key: String,
+}
+
+impl fmt::Display for SecretKeyReference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "entry {:?} of Secret {:?}", self.key, self.name)
+    }
 }

@@ -131,6 +131,16 @@ pub struct WebhookConfigSpec {
     pub notify: Option<Notify>,
 }
 
+impl WebhookConfig {
+    /// One as rows know it: what owns a Build or is spoken of in an Event.
+    pub fn known(namespace: &str, name: &str, uid: &str, spec: WebhookConfigSpec) -> Self {
+        let mut webhook = Self::new(name, spec);
+        webhook.metadata.namespace = Some(namespace.to_owned());
+        webhook.metadata.uid = Some(uid.to_owned());
+        webhook
+    }
+}
+
 fn yes() -> bool {
     true
 }

@@ -16,16 +16,22 @@ use crate::db::{LOOK, SCHEDULES_CHANNEL, STATUS_CHANNEL, STOP_ASKED, deliveries}
 #[derive(Clone)]
 pub struct Wakes {
     pub dispatcher: DispatcherWakes,
-    /// The deliverer: webhooks have received something.
-    pub deliveries: Arc<Notify>,
-    /// The notifier: there is something to send.
-    pub notifications: Arc<Notify>,
+    pub tasks: TaskWakes,
     /// The Build controller: the status of this namespace and name has changed.
     pub changed: mpsc::UnboundedSender<(String, String)>,
-    /// The scheduler: a time has changed, or a Build is asked for now.
-    pub scheduler: Arc<Notify>,
     /// The controller of BuildSchedules: the row of this namespace and name has changed.
     pub schedule_changed: mpsc::UnboundedSender<(String, String)>,
+}
+
+/// The background tasks that are woken.
+#[derive(Clone, Default)]
+pub struct TaskWakes {
+    /// Webhooks have received something.
+    pub deliverer: Arc<Notify>,
+    /// There is something to send.
+    pub notifier: Arc<Notify>,
+    /// A time has changed, or a Build is asked for now.
+    pub scheduler: Arc<Notify>,
 }
 
 /// One for each kind of the dispatcher's rounds.
@@ -76,12 +82,12 @@ async fn listen(pool: &PgPool, wakes: &Wakes) -> Result<(), sqlx::Error> {
     listener.listen_all([STATUS_CHANNEL, SCHEDULES_CHANNEL, deliveries::CHANNEL]).await?;
     // What was said while nobody listened.
     wakes.dispatcher.all();
-    wakes.scheduler.notify_one();
-    wakes.deliveries.notify_one();
-    wakes.notifications.notify_one();
+    wakes.tasks.scheduler.notify_one();
+    wakes.tasks.deliverer.notify_one();
+    wakes.tasks.notifier.notify_one();
     while let Some(message) = listener.try_recv().await? {
         if message.channel() == deliveries::CHANNEL {
-            let wake = if message.payload() == "outbound" { &wakes.notifications } else { &wakes.deliveries };
+            let wake = if message.payload() == "outbound" { &wakes.tasks.notifier } else { &wakes.tasks.deliverer };
             wake.notify_one();
             continue;
         }
@@ -89,7 +95,7 @@ async fn listen(pool: &PgPool, wakes: &Wakes) -> Result<(), sqlx::Error> {
             let told = message.payload();
             let whose = told.strip_prefix(LOOK);
             if whose.is_none() {
-                wakes.scheduler.notify_one();
+                wakes.tasks.scheduler.notify_one();
             }
             if let Some((namespace, name)) = whose.unwrap_or(told).split_once('/') {
                 let _ = wakes.schedule_changed.send((namespace.to_owned(), name.to_owned()));

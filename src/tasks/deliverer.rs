@@ -2,26 +2,16 @@
 //! that however often it is begun, there is one Build, and one that is there already counts only if it was made for this
 //! delivery. Woken by what is received, right by timer.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use image_factory_core::{labels, reason::Reason};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{
-    Api, Resource, ResourceExt,
-    api::PostParams,
-    core::ObjectMeta,
-    runtime::events::{Event, EventType},
-};
-use tokio::{
-    sync::Notify,
-    time::{MissedTickBehavior, interval, timeout},
-};
-use tokio_util::sync::CancellationToken;
+use kube::{Api, api::PostParams};
+use tokio::time::timeout;
 
-use super::Error;
+use super::{Error, given_up};
 use crate::{
-    crd::{Build, WebhookConfig},
+    crd::{Build, WebhookConfig, template},
     db::{
         builds,
         deliveries::{self, Due},
@@ -30,7 +20,6 @@ use crate::{
     runtime::Context,
 };
 
-const PERIOD: Duration = Duration::from_secs(5);
 const BATCH: i64 = 100;
 /// Builds that are made at once.
 const AT_ONCE: usize = 8;
@@ -47,42 +36,20 @@ const RETRIES: [Duration; 7] = [
     Duration::from_hours(2),
 ];
 
-/// Runs until `stop`.
-pub async fn run(context: Context, wake: Arc<Notify>, stop: CancellationToken) {
-    let mut turn = interval(PERIOD);
-    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    stop.run_until_cancelled(async {
-        loop {
-            tokio::select! {
-                _ = turn.tick() => {}
-                () = wake.notified() => {}
-            }
-            if let Err(error) = deliver(&context).await {
-                tracing::warn!(task = "deliverer", %error, "a background task failed; it runs again at its next turn");
-                context.metrics.failed("deliverer");
-            }
-        }
-    })
-    .await;
-}
-
 /// Decides of what has come, makes the Builds that are due, and ends those whose place they take.
 ///
 /// # Errors
 /// When a statement fails; what was done until then is noted.
 pub async fn deliver(context: &Context) -> Result<(), Error> {
+    let batch = usize::try_from(BATCH).unwrap_or(usize::MAX);
     loop {
         let decided = deliveries::decide(&context.pool, BATCH).await?;
         let made = make(context).await?;
-        if decided > 0 || made > 0 {
-            supersede(context).await?;
-        }
-        if decided < usize::try_from(BATCH).unwrap_or(usize::MAX) && made < usize::try_from(BATCH).unwrap_or(usize::MAX)
-        {
-            break;
+        supersede(context).await?;
+        if decided < batch && made < batch {
+            return Ok(());
         }
     }
-    supersede(context).await
 }
 
 async fn make(context: &Context) -> Result<usize, Error> {
@@ -166,8 +133,7 @@ async fn is_ours(api: &Api<Build>, delivery: &Due) -> Result<(), Failure> {
     let Some(there) = there else {
         return Err(passing("a Build of its name has just been deleted".to_owned()));
     };
-    let origin = there.annotations().get(labels::ORIGIN).and_then(|origin| origin.parse().ok());
-    if origin.is_some_and(|origin| delivery.origins.contains(&origin)) {
+    if template::origin(&there).is_some_and(|origin| delivery.origins.contains(&origin)) {
         return Ok(());
     }
     Err(Failure {
@@ -179,30 +145,16 @@ async fn is_ours(api: &Api<Build>, delivery: &Due) -> Result<(), Failure> {
 /// The template with its place filled in: the commit that was delivered, and whose Build it is.
 fn build(delivery: &Due) -> Option<Build> {
     let template = delivery.spec.template.clone()?;
-    let metadata = template.metadata.unwrap_or_default();
-    let mut build = Build::new(&delivery.build_name, template.spec);
-    if let Some(git) = &mut build.spec.source.git {
+    let mut spec = template.spec;
+    if let Some(git) = &mut spec.source.git {
         git.revision = Some(delivery.revision.clone());
     }
-    let mut labels = metadata.labels;
-    labels.insert(labels::WEBHOOK.to_owned(), delivery.webhook.clone());
-    let mut annotations = metadata.annotations;
-    annotations.insert(labels::ORIGIN.to_owned(), delivery.id.to_string());
-    build.metadata = ObjectMeta {
-        namespace: Some(delivery.namespace.clone()),
-        labels: Some(labels),
-        annotations: Some(annotations),
-        owner_references: Some(vec![OwnerReference {
-            api_version: WebhookConfig::api_version(&()).into_owned(),
-            kind: WebhookConfig::kind(&()).into_owned(),
-            name: delivery.webhook.clone(),
-            uid: delivery.webhook_uid.clone(),
-            controller: Some(true),
-            block_owner_deletion: None,
-        }]),
-        ..build.metadata
-    };
-    Some(build)
+    let metadata = template.metadata.unwrap_or_default();
+    Some(metadata.build(&webhook(delivery), labels::WEBHOOK, &delivery.build_name, delivery.id, spec))
+}
+
+fn webhook(delivery: &Due) -> WebhookConfig {
+    WebhookConfig::known(&delivery.namespace, &delivery.webhook, &delivery.webhook_uid, delivery.spec.clone())
 }
 
 async fn note(context: &Context, delivery: &Due, failure: &Failure) -> Result<(), Error> {
@@ -219,21 +171,11 @@ async fn note(context: &Context, delivery: &Due, failure: &Failure) -> Result<()
     context.metrics.failed("deliverer");
     deliveries::failed(&context.pool, delivery.id, &failure.message, next).await?;
     if next.is_none() {
-        let mut webhook = WebhookConfig::new(&delivery.webhook, delivery.spec.clone());
-        webhook.metadata.namespace = Some(delivery.namespace.clone());
-        webhook.metadata.uid = Some(delivery.webhook_uid.clone());
         let note = format!(
             "delivery {}: Build {} could not be made: {}",
             delivery.delivery_id, delivery.build_name, failure.message
         );
-        let event = Event {
-            type_: EventType::Warning,
-            reason: "BuildNotMade".to_owned(),
-            note: Some(note.chars().take(1_000).collect()),
-            action: "MakeBuild".to_owned(),
-            secondary: None,
-        };
-        context.publish(&webhook, &event).await;
+        given_up(context, &webhook(delivery), "BuildNotMade", "MakeBuild", &note).await;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 
 mod sender;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::collections::BTreeMap;
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use image_factory_core::{
@@ -13,17 +13,11 @@ use image_factory_core::{
     signature,
     status::UnknownStatus,
 };
-use kube::runtime::events::{Event, EventType};
-use tokio::{
-    sync::Notify,
-    time::{MissedTickBehavior, interval},
-};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::sender::Sent;
 pub use self::sender::{Sender, Settings};
-use super::Error;
+use super::{Error, given_up};
 use crate::{
     clock,
     crd::{WebhookConfig, reference::SecretKeyReference},
@@ -32,29 +26,9 @@ use crate::{
     runtime::Context,
 };
 
-const PERIOD: Duration = Duration::from_secs(5);
 /// Sent at once, all and of one webhook: a receiver that is slow keeps no other waiting.
 const AT_ONCE: usize = 64;
 const OF_ONE: usize = 2;
-
-/// Runs until `stop`.
-pub async fn run(context: Context, sender: Sender, wake: Arc<Notify>, stop: CancellationToken) {
-    let mut turn = interval(PERIOD);
-    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    stop.run_until_cancelled(async {
-        loop {
-            tokio::select! {
-                _ = turn.tick() => {}
-                () = wake.notified() => {}
-            }
-            if let Err(error) = notify(&context, &sender).await {
-                tracing::warn!(task = "notifier", %error, "a background task failed; it runs again at its next turn");
-                context.metrics.failed("notifier");
-            }
-        }
-    })
-    .await;
-}
 
 /// Sends what is due.
 ///
@@ -137,7 +111,7 @@ async fn tell_receiver(context: &Context, sender: &Sender, notification: &Taken)
     let timestamp = clock::now().as_second();
     let secret = secret(context, namespace, &notify.secret_ref).await?;
     let signature = signature::sign(&secret, id, timestamp, body.as_bytes())
-        .map_err(|problem| format!("{} {problem}", named(&notify.secret_ref)))?;
+        .map_err(|problem| format!("{} {problem}", notify.secret_ref))?;
     let headers = [
         (signature::STANDARD_ID, id.clone()),
         (signature::STANDARD_TIMESTAMP, timestamp.to_string()),
@@ -168,15 +142,11 @@ async fn tell_git_host(context: &Context, sender: &Sender, notification: &Taken)
     Ok(sender.send(&url, &[(header, format!("{prefix}{}", token.trim()))], body.to_string()).await)
 }
 
-fn named(entry: &SecretKeyReference) -> String {
-    format!("entry {:?} of Secret {:?}", entry.key, entry.name)
-}
-
 async fn secret(context: &Context, namespace: &str, entry: &SecretKeyReference) -> Result<Vec<u8>, String> {
     match kube_ext::secret_entry(&context.client, namespace, entry).await {
         Ok(Some(value)) => Ok(value),
-        Ok(None) => Err(format!("{} is not there", named(entry))),
-        Err(error) => Err(format!("{} could not be read: {error}", named(entry))),
+        Ok(None) => Err(format!("{entry} is not there")),
+        Err(error) => Err(format!("{entry} could not be read: {error}")),
     }
 }
 
@@ -196,16 +166,8 @@ async fn tell(context: &Context, notification: &Taken, tried: &Tried) {
     if tried.next.is_some() {
         return;
     }
-    let mut webhook = WebhookConfig::new(&notification.webhook, notification.spec.clone());
-    webhook.metadata.namespace = Some(notification.namespace.clone());
-    webhook.metadata.uid = Some(notification.webhook_uid.clone());
+    let Taken { namespace, webhook, webhook_uid, spec, .. } = notification;
+    let webhook = WebhookConfig::known(namespace, webhook, webhook_uid, spec.clone());
     let note = format!("{} {} was given up: {error}", notification.event, notification.delivery_id);
-    let event = Event {
-        type_: EventType::Warning,
-        reason: "NotificationGivenUp".to_owned(),
-        note: Some(note.chars().take(1_000).collect()),
-        action: "Notify".to_owned(),
-        secondary: None,
-    };
-    context.publish(&webhook, &event).await;
+    given_up(context, &webhook, "NotificationGivenUp", "Notify", &note).await;
 }

@@ -27,6 +27,7 @@ use crate::{
         schedules::{self, Owner},
         slots,
     },
+    kube_ext,
     runtime::Context,
 };
 
@@ -163,13 +164,10 @@ async fn tell(
     let event = Event {
         type_,
         reason: reason.to_owned(),
-        note: Some(note[..note.floor_char_boundary(NOTE_BYTES)].to_owned()),
+        note: Some(kube_ext::event_note(note)),
         // Events that agree in all but their note are folded into the first: each slot has its own.
         action: format!("Slot{}", slot.as_second().div_euclid(60)),
         secondary: None,
     };
     context.publish(schedule, &event).await;
 }
-
-/// Longest note of an Event in bytes, as the API server has it.
-const NOTE_BYTES: usize = 1_024;

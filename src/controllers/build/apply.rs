@@ -4,7 +4,7 @@
 //! newest run is read first, then the Build itself from the API server, then the row is inserted
 //! under a unique key.
 
-use image_factory_core::{labels, reason::Reason, reference::Reference, storable};
+use image_factory_core::{reason::Reason, reference::Reference, storable};
 use kube::ResourceExt;
 use serde_json::json;
 use sqlx::PgPool;
@@ -15,7 +15,7 @@ use super::{
     plan::{Desired, Plan},
 };
 use crate::{
-    crd::{Build, BuildSpec, execution::Placement},
+    crd::{Build, BuildSpec, execution::Placement, template},
     db::builds::{self, NewAttempt, NewConfig, Newest, Resource, Trigger},
 };
 
@@ -87,7 +87,7 @@ fn new_attempt(
         placement: spec.worker.clone().and_then(Placement::into_core),
         config: config(&spec)?,
         trigger: Trigger { kind: "manual".to_owned(), source: field_manager(build), user: None },
-        origin: build.annotations().get(labels::ORIGIN).and_then(|origin| origin.parse().ok()),
+        origin: template::origin(build),
         refused,
     })
 }

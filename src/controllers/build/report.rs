@@ -26,7 +26,8 @@ use crate::{
         build_status::{FailureStatus, ImageStatus, Phase, QueueStatus, StepStatus},
     },
     db::builds::Newest,
-    failpoint, kube_ext,
+    failpoint,
+    kube_ext::{self, NOTE_BYTES},
     runtime::Context,
 };
 
@@ -36,8 +37,6 @@ const MESSAGE_BYTES: usize = 2_048;
 const TAIL_BYTES: usize = 512;
 /// Longest name of `status.step.current` in bytes.
 const STEP_BYTES: usize = 256;
-/// Longest note of an Event in bytes, as the API server has it.
-const NOTE_BYTES: usize = 1_024;
 
 /// Patches the status and publishes an Event, each only where something has changed.
 pub async fn report(context: &Context, pace: &Pace, build: &Watched, newest: Option<&Newest>) -> Result<(), Error> {

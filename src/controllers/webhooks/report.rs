@@ -59,13 +59,12 @@ pub fn refused(spec: &WebhookConfigSpec, told: &Told, settings: &Settings) -> Op
 
 /// Why the Secrets can't be used, if they can't. The one that was used before need not be there any more.
 pub fn trouble(spec: &WebhookConfigSpec, entries: &[(SecretKeyReference, Option<Vec<u8>>)]) -> Option<Trouble> {
-    let named = |entry: &SecretKeyReference| format!("entry {:?} of Secret {:?}", entry.key, entry.name);
     let notify = spec.notify.as_ref().map(|notify| &notify.secret_ref);
     entries.iter().find_map(|(entry, value)| {
         let is_old = Some(entry) == spec.previous_secret_ref.as_ref();
         let is_needed = !is_old || Some(entry) == spec.secret_ref.as_ref() || Some(entry) == notify;
         let Some(value) = value else {
-            let message = format!("{} is not there", named(entry));
+            let message = format!("{entry} is not there");
             return is_needed.then_some(Trouble { reason: "SecretNotFound", message });
         };
         // Without headers nothing is verified, and only the secret can be wrong.
@@ -74,7 +73,7 @@ pub fn trouble(spec: &WebhookConfigSpec, entries: &[(SecretKeyReference, Option<
         let receiving = scheme.and_then(|scheme| signature::verify(scheme, &NoHeaders, b"", &[value], 0).err());
         let sending = (Some(entry) == notify).then(|| signature::sign(value, "", 0, b"").err()).flatten();
         let problem = receiving.or(sending)?;
-        Some(Trouble { reason: "SecretUnusable", message: format!("{} {problem}", named(entry)) })
+        Some(Trouble { reason: "SecretUnusable", message: format!("{entry} {problem}") })
     })
 }
 

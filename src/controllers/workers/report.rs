@@ -24,8 +24,6 @@ use crate::{
 
 /// The age at which a told heartbeat is told anew.
 const HEARTBEAT: SignedDuration = SignedDuration::from_mins(5);
-/// Longest note of an Event in bytes, as the API server has it.
-const NOTE_BYTES: usize = 1_024;
 
 /// Patches the status, and publishes an Event, where there is something to tell.
 pub async fn report(
@@ -124,8 +122,8 @@ fn event(before: Option<WorkerState>, state: &State) -> Option<Event> {
         (true, false) => (EventType::Normal, "Online", "the worker takes builds again".to_owned()),
         _ => return None,
     };
-    let note = note[..note.floor_char_boundary(NOTE_BYTES)].to_owned();
-    Some(Event { type_, reason: reason.to_owned(), note: Some(note), action: "WatchNodes".to_owned(), secondary: None })
+    let note = Some(kube_ext::event_note(&note));
+    Some(Event { type_, reason: reason.to_owned(), note, action: "WatchNodes".to_owned(), secondary: None })
 }
 
 #[cfg(test)]

@@ -1,40 +1,15 @@
-//! The Build of a slot: the schedule's template under the slot's name, owned by the schedule, so that it goes with it
-//! as a CronJob's Jobs do. Its annotation says which row it was made for. Pure.
-
-use std::collections::BTreeMap;
+//! The Build of a slot: the schedule's template under the slot's name. Its annotation says which row it was made for.
+//! Pure.
 
 use image_factory_core::labels;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use uuid::Uuid;
 
 use crate::crd::{Build, BuildSchedule};
 
 pub fn build(schedule: &BuildSchedule, name: &str, slot: Uuid) -> Build {
-    let template = schedule.spec.template.metadata.clone().unwrap_or_default();
-    let with = |mut map: BTreeMap<String, String>, key: &str, value: String| {
-        map.insert(key.to_owned(), value);
-        Some(map)
-    };
-    Build {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: schedule.namespace(),
-            labels: with(template.labels, labels::SCHEDULE, schedule.name_any()),
-            annotations: with(template.annotations, labels::ORIGIN, slot.to_string()),
-            owner_references: Some(vec![OwnerReference {
-                api_version: BuildSchedule::api_version(&()).into_owned(),
-                kind: BuildSchedule::kind(&()).into_owned(),
-                name: schedule.name_any(),
-                uid: schedule.uid().unwrap_or_default(),
-                controller: Some(true),
-                block_owner_deletion: None,
-            }]),
-            ..ObjectMeta::default()
-        },
-        spec: schedule.spec.build(),
-        status: None,
-    }
+    let metadata = schedule.spec.template.metadata.clone().unwrap_or_default();
+    metadata.build(schedule, labels::SCHEDULE, name, slot, schedule.spec.build())
 }
 
 /// Whether a Build was made for this slot.
