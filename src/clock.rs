@@ -1,5 +1,7 @@
 //! The one place that asks for the time, for new row ids and for chance. Rules take them as arguments.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -23,4 +25,26 @@ pub fn new_id() -> Uuid {
 pub fn chance() -> f64 {
     let [.., a, b, c, d] = new_id().into_bytes();
     f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// How long from `now` to the next multiple of `period` since the epoch: moments that are the same for everyone, so that
+/// what many do at them can be done together.
+pub fn until_the_next(period: Duration, now: Timestamp) -> Duration {
+    let period = period.as_nanos();
+    let since = now.as_nanosecond().unsigned_abs() % period;
+    Duration::from_nanos(u64::try_from(period - since).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_fall_together() {
+        for (now, wait) in [("10:00:00Z", 10_000), ("10:00:00.25Z", 9_750), ("10:00:09.999Z", 1), ("10:00:13Z", 7_000)]
+        {
+            let now: Timestamp = format!("2026-11-24T{now}").parse().unwrap();
+            assert_eq!(until_the_next(Duration::from_secs(10), now), Duration::from_millis(wait));
+        }
+    }
 }

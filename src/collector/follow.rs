@@ -26,8 +26,9 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest of them. A try that lasted longer has worked, and the pauses begin anew.
 const LONGEST: Duration = Duration::from_secs(30);
-/// How long a Pod that has not begun waits for others. The first container takes longer than this to start.
-const GATHER: Duration = Duration::from_millis(400);
+/// Attempts whose Pods have not begun are read together at moments this far apart. The first container takes about as
+/// long to start.
+const GATHER: Duration = Duration::from_millis(500);
 /// A log that the kubelet refuses this often after its container has ended is given up.
 const REFUSALS: u32 = 3;
 /// A Pod whose follower has panicked this often is set aside.
@@ -189,9 +190,10 @@ async fn collect(
     finish::finish(context, build, &ending, inspection.as_deref(), source.as_ref(), log.steps()).await
 }
 
-/// Lets a Pod that has not begun wait a moment, so that the attempts of a burst are read together.
+/// Lets a Pod that has not begun wait for the next of the moments, so that the attempts of a burst are read together.
 async fn gather(mut seen: watch::Receiver<Seen>) {
-    let _ = tokio::time::timeout(GATHER, started(&mut seen, PREPARE_CONTAINER)).await;
+    let wait = clock::until_the_next(GATHER, clock::now());
+    let _ = tokio::time::timeout(wait, started(&mut seen, PREPARE_CONTAINER)).await;
 }
 
 /// Waits for a container to run or end; `false` when the Pod ends without it.

@@ -2,6 +2,8 @@
 //! long. Giving up is a mark like a cancellation: the dispatcher deletes the Job, and the attempt ends when its Pod has,
 //! so that nothing of it can still push.
 
+use std::time::Duration;
+
 use image_factory_core::{
     patience::{Verdict, Wait},
     pod::{BUILD_CONTAINER, INSPECT_CONTAINER},
@@ -28,27 +30,34 @@ const IMAGE: [&str; 7] = [
 const CONTAINER: [&str; 4] =
     ["CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"];
 
+/// A wait is told when it has lasted this long. On a full node every Pod waits for the moment in which the one before
+/// it goes: of that nobody needs to hear.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// Watches over a Pod until it has ended. Only ever ends with an error; `told` says whether the row tells of a wait.
-pub async fn watch(context: &Context, build: Uuid, mut told: bool, mut seen: watch::Receiver<Seen>) -> Error {
-    let mut before: Option<Wait> = None;
+pub async fn watch(context: &Context, build: Uuid, told: bool, mut seen: watch::Receiver<Seen>) -> Error {
+    let mut telling = Telling::new(told);
     let mut since = Instant::now();
     loop {
-        let now = wait_of(&seen.borrow_and_update());
-        if now != before || now.is_some() != told {
-            match launches::pod_waits(&context.pool, build, now.as_ref()).await {
-                Ok(waited) => since = Instant::now().checked_sub(waited).unwrap_or(since),
-                Err(error) => return error.into(),
+        let wait = wait_of(&seen.borrow_and_update());
+        let left = match telling.next(wait, Instant::now()) {
+            Next::Tell(wait) => {
+                match launches::pod_waits(&context.pool, build, wait.as_ref()).await {
+                    Ok(waited) => since = Instant::now().checked_sub(waited).unwrap_or(since),
+                    Err(error) => return error.into(),
+                }
+                telling.has_told(wait);
+                continue;
             }
-            (told, before) = (now.is_some(), now);
-        }
-        let verdict = before.as_ref().map(|wait| context.patience.verdict(wait, since.elapsed()));
-        let left = match verdict {
-            Some(Verdict::GiveUp(message)) => match launches::give_up_pod(&context.pool, build, &message).await {
-                Ok(()) => return std::future::pending().await,
-                Err(error) => return error.into(),
+            Next::Settle(left) => Some(left),
+            Next::Told(None) => None,
+            Next::Told(Some(wait)) => match context.patience.verdict(wait, since.elapsed()) {
+                Verdict::KeepWaiting(left) => Some(left),
+                Verdict::GiveUp(message) => match launches::give_up_pod(&context.pool, build, &message).await {
+                    Ok(()) => return std::future::pending().await,
+                    Err(error) => return error.into(),
+                },
             },
-            Some(Verdict::KeepWaiting(left)) => Some(left),
-            None => None,
         };
         tokio::select! {
             changed = seen.changed() => if changed.is_err() {
@@ -57,6 +66,49 @@ pub async fn watch(context: &Context, build: Uuid, mut told: bool, mut seen: wat
             },
             () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {}
         }
+    }
+}
+
+/// Which waits of a Pod the row is told.
+struct Telling {
+    /// What the row tells; `None`: it tells of a wait, and another process has written which.
+    row: Option<Option<Wait>>,
+    /// What the Pod waits for, and since when it has been so here.
+    now: Option<Wait>,
+    since: Instant,
+}
+
+#[derive(Debug, PartialEq)]
+enum Next<'a> {
+    /// This is to be written.
+    Tell(Option<Wait>),
+    /// Nothing for so long.
+    Settle(Duration),
+    /// The row tells what is.
+    Told(Option<&'a Wait>),
+}
+
+impl Telling {
+    fn new(told: bool) -> Self {
+        Self { row: (!told).then_some(None), now: None, since: Instant::now() }
+    }
+
+    fn next(&mut self, wait: Option<Wait>, at: Instant) -> Next<'_> {
+        if wait != self.now {
+            (self.now, self.since) = (wait, at);
+        }
+        if let Some(row) = self.row.as_ref().filter(|row| **row == self.now) {
+            return Next::Told(row.as_ref());
+        }
+        let lasted = at.saturating_duration_since(self.since);
+        match SETTLED.checked_sub(lasted) {
+            Some(left) if self.now.is_some() && !left.is_zero() => Next::Settle(left),
+            _ => Next::Tell(self.now.clone()),
+        }
+    }
+
+    fn has_told(&mut self, wait: Option<Wait>) {
+        self.row = Some(wait);
     }
 }
 
@@ -166,6 +218,33 @@ mod tests {
             assert_eq!(reason, "Unschedulable");
             assert!(message.starts_with("no node takes the Pod: ") && message.contains(cause), "{message}");
         }
+    }
+
+    #[test]
+    fn a_wait_is_told_when_it_has_lasted_and_its_end_at_once() {
+        let wait = |message: &str| Some(Wait { reason: Reason::Unschedulable, message: message.to_owned() });
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut telling = Telling::new(false);
+        assert_eq!(telling.next(None, at(0)), Next::Told(None));
+        assert_eq!(telling.next(wait("a"), at(100)), Next::Settle(SETTLED));
+        assert_eq!(telling.next(None, at(1_500)), Next::Told(None), "of a short one nobody hears");
+        assert_eq!(telling.next(wait("a"), at(1_600)), Next::Settle(SETTLED));
+        assert_eq!(telling.next(wait("b"), at(3_500)), Next::Settle(SETTLED), "words that change settle, too");
+        assert_eq!(telling.next(wait("b"), at(5_500)), Next::Tell(wait("b")));
+        telling.has_told(wait("b"));
+        assert_eq!(telling.next(wait("b"), at(5_600)), Next::Told(wait("b").as_ref()));
+        assert_eq!(telling.next(None, at(5_700)), Next::Tell(None));
+    }
+
+    #[test]
+    fn what_another_process_has_told_is_told_anew_or_taken_back() {
+        let wait = Some(Wait { reason: Reason::ImagePull, message: "gone".to_owned() });
+        assert_eq!(Telling::new(true).next(None, Instant::now()), Next::Tell(None));
+        let mut telling = Telling::new(true);
+        let start = Instant::now();
+        assert_eq!(telling.next(wait.clone(), start), Next::Settle(SETTLED));
+        assert_eq!(telling.next(wait.clone(), start + SETTLED), Next::Tell(wait));
     }
 
     #[test]

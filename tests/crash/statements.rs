@@ -4,8 +4,8 @@
 //! At backlog a claim finds room for several builds. On one machine builds end one by one, so the test
 //! holds the claim's own lock while a generation of them ends, and then lets the next be claimed.
 //!
-//! Not counted is what does not grow with builds: the rounds by timer of heartbeat, search, cleaner, webhooks and
-//! rollup (once a minute, for all that ended), what BuildWorkers and policies declare,
+//! Not counted is what does not grow with builds: the rounds by timer of heartbeat, search, cleaner, schedules,
+//! webhooks and rollup (once a minute, for all that ended), what BuildWorkers and policies declare,
 //! and those of the dispatcher that find nothing, of which there may be one in five seconds; the health
 //! check, LISTEN; and logs, with the steps read from them, whose cost follows their lines. Where to take
 //! up a log is counted.
@@ -31,7 +31,7 @@ const BUILDS: usize = 34;
 const COUNTED: u32 = 30;
 
 /// Parts of statements that do not grow with builds, or are about logs.
-const APART: [&str; 32] = [
+const APART: [&str; 34] = [
     "-- Queued builds that have waited for longer",
     "-- The whole queue, with what holds each build back",
     TURN,
@@ -64,6 +64,8 @@ const APART: [&str; 32] = [
     "-- What changed since the days were last computed",
     "select pg_try_advisory_xact_lock",
     "update build_results set counted_at",
+    "from build_schedules",
+    "from schedule_slots",
 ];
 /// Of whoever stops a Build's runs; those of tests before this one, too.
 const TURN: &str = "as has_turn";
