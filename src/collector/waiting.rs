@@ -71,8 +71,10 @@ pub async fn watch(context: &Context, build: Uuid, told: bool, mut seen: watch::
 
 /// Which waits of a Pod the row is told.
 struct Telling {
-    /// What the row tells; `None`: it tells of a wait, and another process has written which.
-    row: Option<Option<Wait>>,
+    /// What the row tells.
+    row: Option<Wait>,
+    /// Not so: it tells of a wait, and another process has written which.
+    by_another: bool,
     /// What the Pod waits for, and since when it has been so here.
     now: Option<Wait>,
     since: Instant,
@@ -90,15 +92,15 @@ enum Next<'a> {
 
 impl Telling {
     fn new(told: bool) -> Self {
-        Self { row: (!told).then_some(None), now: None, since: Instant::now() }
+        Self { row: None, by_another: told, now: None, since: Instant::now() }
     }
 
     fn next(&mut self, wait: Option<Wait>, at: Instant) -> Next<'_> {
         if wait != self.now {
             (self.now, self.since) = (wait, at);
         }
-        if let Some(row) = self.row.as_ref().filter(|row| **row == self.now) {
-            return Next::Told(row.as_ref());
+        if !self.by_another && self.row == self.now {
+            return Next::Told(self.row.as_ref());
         }
         let lasted = at.saturating_duration_since(self.since);
         match SETTLED.checked_sub(lasted) {
@@ -108,7 +110,7 @@ impl Telling {
     }
 
     fn has_told(&mut self, wait: Option<Wait>) {
-        self.row = Some(wait);
+        (self.row, self.by_another) = (wait, false);
     }
 }
 

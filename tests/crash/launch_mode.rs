@@ -16,6 +16,7 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::{
+    audit,
     history::{self, Jobs, Pods},
     hops::{Way, error_then_crash},
     operator::{Operator, Settings},
@@ -43,6 +44,36 @@ hops! {
     after_a_job_is_ended: "close.after-patch", Run;
     before_a_job_is_cleaned_away: "clean.before-delete", RunAndClean;
     after_a_job_is_stopped: "stop.after-delete", Stop;
+}
+
+/// Who asks in these tests: the operator is a process with the cluster's own kubeconfig, like the test itself.
+const OPERATOR: &str = "admin";
+const JOB_CONTROLLER: &str = "system:serviceaccount:kube-system:job-controller";
+
+/// Of the requests about one build those that only its launch in this mode makes: two writes, in place of the Job
+/// controller's.
+#[tokio::test]
+async fn making_the_pod_costs_two_writes_and_the_job_controller_none() {
+    let stage = stage().await;
+    let operator = Operator::start(&stage, &Settings::launching());
+    tenant("launch-budget", "baseline", async |tenant| {
+        let build = tenant.apply(&tenant.manifest("counted", "container", "FROM BASE\nRUN echo counted\n")).await;
+        tenant.finished("counted", 1).await;
+        let id = history::only_attempt(tenant, &build).await;
+        job(tenant, id, "Complete").await;
+        let asked = audit::requests(OPERATOR, &tenant.namespace);
+        let counted = |request: &str| asked.get(request).copied().unwrap_or_default();
+        let launch = ["create jobs", "create pods", "patch jobs/status"].map(counted);
+        assert_eq!(launch, [1, 1, 1], "{asked:?}");
+        assert!(counted("patch builds/status") <= 3, "{asked:?}");
+        let others =
+            ["update jobs", "patch jobs", "update jobs/status", "patch pods", "patch pods/status"].map(counted);
+        assert_eq!(others, [0; 5], "{asked:?}");
+        let controller = audit::requests(JOB_CONTROLLER, &tenant.namespace);
+        assert!(controller.keys().all(|request| request.starts_with("get ")), "{controller:?}");
+    })
+    .await;
+    operator.stop().await;
 }
 
 /// The Job of an attempt when it has this condition, as `kubectl wait` sees it.

@@ -6,6 +6,8 @@
 //! deployed one is scaled to nothing meanwhile (`stage`). So: `make crash`, or, after `make up`,
 //! `cargo test --features failpoints --test crash`.
 
+#[path = "../e2e/audit.rs"]
+mod audit;
 #[path = "../e2e/cluster.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod cluster;

@@ -1,37 +1,14 @@
 //! What a build costs the API server, counted from its own audit log: the budget of writes is six.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
-use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::{cluster, rights, tenant::tenant, watching};
+use super::{audit, rights, tenant::tenant, watching};
 
 const OPERATOR: &str = "system:serviceaccount:image-factory:image-factory";
-
-/// The operator's finished requests in a namespace, as `verb resource[/subresource]` with their number.
-fn requests(namespace: &str) -> BTreeMap<String, u32> {
-    let log = fs::read_to_string(cluster::variable("AUDIT_LOG")).expect("the audit log can be read");
-    let mut counts = BTreeMap::new();
-    for line in log.lines() {
-        // The last line may be half written.
-        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
-        let object = &event["objectRef"];
-        let ours = event["user"]["username"] == OPERATOR && object["namespace"] == namespace;
-        if !ours || event["stage"] != "ResponseComplete" {
-            continue;
-        }
-        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut request = format!("{} {}", word(&event["verb"]), word(&object["resource"]));
-        if let Some(subresource) = object["subresource"].as_str() {
-            request = format!("{request}/{subresource}");
-        }
-        *counts.entry(request).or_default() += 1;
-    }
-    counts
-}
 
 /// Who leads. Another test kills operators, and a build with two costs more than one with one.
 pub async fn leader(client: &Client) -> Option<String> {
@@ -52,7 +29,7 @@ async fn of_one_build(tries: u32) -> BTreeMap<String, u32> {
             assert_eq!(build.status.as_ref().and_then(|status| status.attempt), Some(1));
             // The Event of the end comes after the status; a killed operator may not have come to it.
             let counts = watching::eventually("the Event of the end", async || {
-                let counts = requests(&tenant.namespace);
+                let counts = audit::requests(OPERATOR, &tenant.namespace);
                 let ended = counts.get("create events") >= Some(&2);
                 (ended || leader(&tenant.client).await != before).then_some(counts)
             })

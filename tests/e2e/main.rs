@@ -3,6 +3,7 @@
 //! Each test that builds has a namespace of its own (`tenant`), waits by watching (`watching`), and
 //! compares three witnesses: the cluster, the rows in Postgres (`rows`), and the registry (`registry`).
 
+mod audit;
 mod budgets;
 mod cluster;
 mod registry;

@@ -1,0 +1,29 @@
+//! Who asked what of the API server, from its own audit log.
+
+use std::{collections::BTreeMap, fs};
+
+use serde_json::Value;
+
+use super::cluster;
+
+/// A user's finished requests in a namespace, as `verb resource[/subresource]` with their number.
+pub fn requests(user: &str, namespace: &str) -> BTreeMap<String, u32> {
+    let log = fs::read_to_string(cluster::variable("AUDIT_LOG")).expect("the audit log can be read");
+    let mut counts = BTreeMap::new();
+    for line in log.lines() {
+        // The last line may be half written.
+        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
+        let object = &event["objectRef"];
+        let asked = event["user"]["username"] == user && object["namespace"] == namespace;
+        if !asked || event["stage"] != "ResponseComplete" {
+            continue;
+        }
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut request = format!("{} {}", word(&event["verb"]), word(&object["resource"]));
+        if let Some(subresource) = object["subresource"].as_str() {
+            request = format!("{request}/{subresource}");
+        }
+        *counts.entry(request).or_default() += 1;
+    }
+    counts
+}
