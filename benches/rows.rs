@@ -3,8 +3,9 @@
 //! own on the Postgres of `make up`; the log is that of a Pod in the cluster. `BENCH_LINES` and
 //! `BENCH_BUILDS` make it smaller.
 
+mod shared;
+
 use std::{
-    process::Stdio,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use anyhow::{Context as _, ensure};
 use image_factory::{
     clock,
     collector::log::Log,
-    config, db, jobs,
+    db, jobs,
     runtime::{Context, health::Health, metrics::Metrics},
 };
 use image_factory_core::patience::Patience;
@@ -28,8 +29,9 @@ use kube::{
 };
 use serde_json::json;
 use sqlx::PgPool;
-use tokio::process::Command;
 use uuid::Uuid;
+
+use shared::{command, median, number, psql, variable};
 
 const NAMESPACE: &str = "image-factory-bench-rows";
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -41,19 +43,11 @@ const LINE: usize = 100;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let server = variable("DATABASE_URL").context("run make up, then: . .local/env")?;
-    let name = format!("bench_{}", std::process::id());
-    psql(&server, &format!("create database {name}")).await?;
-    let (base, _) = server.rsplit_once('/').context("DATABASE_URL names no database")?;
-    let result = measure(&format!("{base}/{name}")).await;
-    psql(&server, &format!("drop database {name} with (force)")).await?;
-    result
+    shared::in_a_database(measure).await
 }
 
 async fn measure(url: &str) -> anyhow::Result<()> {
-    let connections = 4.try_into()?;
-    let pool = db::pool(&config::Database { url: url.to_owned(), connections })?;
-    db::MIGRATIONS.run(&pool).await?;
+    let pool = shared::migrated(url).await?;
     sqlx::raw_sql(
         "insert into tenants (id, uid, name) select md5('t' || n)::uuid, 'uid' || n, 't' || n from generate_series(0, 9) n;
          insert into projects (id, tenant_id, name) select id, id, 'p' from tenants;
@@ -138,7 +132,7 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
 /// A Pod that has printed so many lines. 70,000 stay under the 10 MiB at which the kubelet rotates a log;
 /// more are all there only where they are printed within the ten seconds between two looks of it.
 async fn printed(pods: &Api<Pod>, lines: i64) -> anyhow::Result<()> {
-    let registry = variable("REGISTRY").context("run make up, then: . .local/env")?;
+    let registry = variable("REGISTRY")?;
     let line = "x".repeat(LINE);
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": "printer"},
@@ -225,38 +219,14 @@ async fn build(pool: &PgPool) -> anyhow::Result<Uuid> {
     Ok(id)
 }
 
-async fn psql(url: &str, statement: &str) -> anyhow::Result<()> {
-    command("psql", &["-qX", "-v", "ON_ERROR_STOP=1", url, "-c", statement]).await
-}
-
-async fn command(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let status = Command::new(program).args(arguments).stdout(Stdio::null()).status().await?;
-    ensure!(status.success(), "{program} {}: {status}", arguments.join(" "));
-    Ok(())
-}
-
 async fn timed(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     work.await?;
     Ok(begun.elapsed())
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
 #[expect(clippy::cast_precision_loss, reason = "a rate")]
 fn rate(what: &str, lines: i64, alone: Duration, stored: Duration) {
     let rate = |time: Duration| lines as f64 / time.as_secs_f64();
     println!("{what:<58} {:>12.0} {:>12.0} {:>8.2}", rate(alone), rate(stored), rate(stored) / rate(alone));
-}
-
-#[expect(clippy::disallowed_methods, reason = "the bench is no part of the operator")]
-fn variable(name: &str) -> Result<String, std::env::VarError> {
-    std::env::var(name)
-}
-
-fn number(name: &str, otherwise: i64) -> anyhow::Result<i64> {
-    variable(name).map_or(Ok(otherwise), |text| text.parse().with_context(|| format!("{name} is no number")))
 }

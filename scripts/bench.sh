@@ -15,9 +15,21 @@ restore() {
 	tests/cluster/up.sh
 }
 trap restore EXIT
-kubectl -n image-factory set env deployment/image-factory IMAGE_FACTORY_WORKER_BUILDS=1000 IMAGE_FACTORY_TENANT_BUILDS=1000 >/dev/null
-kubectl -n image-factory rollout status deployment/image-factory --timeout=120s >/dev/null
+# Who makes the Pods, with the rights for it, and no limit on builds at once.
+launch_mode() {
+	helm -n image-factory upgrade image-factory charts/image-factory --reuse-values --set "builds.launchMode=$1" --wait >/dev/null
+	kubectl -n image-factory set env deployment/image-factory IMAGE_FACTORY_WORKER_BUILDS=1000 IMAGE_FACTORY_TENANT_BUILDS=1000 >/dev/null
+	kubectl -n image-factory rollout status deployment/image-factory --timeout=120s >/dev/null
+}
+launch_mode kubernetes
+# River's client is in Go.
+PATH="$PATH:/usr/local/go/bin"
 cargo bench --bench operator
+echo "the same, launchMode operator:"
+launch_mode operator
+cargo bench --bench operator -- launch
+launch_mode kubernetes
+cargo bench --bench claims
 cargo bench --bench rows
 cargo bench --bench live_logs
 cargo bench --bench many_logs

@@ -1,6 +1,8 @@
 //! The level of a log line, from the builder's own format. What a builder's child prints has no
 //! level of its own and counts as INFO.
 
+use std::borrow::Cow;
+
 /// `build_logs.log_level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -76,7 +78,10 @@ fn after_buildkit_vertex(line: &str) -> &str {
 }
 
 /// Removes ANSI control sequences (`ESC [ … letter`), which rows keep but no rule reads.
-pub fn without_ansi(line: &str) -> String {
+pub fn without_ansi(line: &str) -> Cow<'_, str> {
+    if !line.contains('\u{1b}') {
+        return Cow::Borrowed(line);
+    }
     let mut plain = String::with_capacity(line.len());
     let mut chars = line.chars().peekable();
     while let Some(char) = chars.next() {
@@ -91,7 +96,7 @@ pub fn without_ansi(line: &str) -> String {
             }
         }
     }
-    plain
+    Cow::Owned(plain)
 }
 
 #[cfg(test)]

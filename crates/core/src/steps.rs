@@ -86,12 +86,8 @@ impl Steps {
             self.record.go_on(line.text);
             return;
         }
-        let plain;
-        let mut line = line;
-        if line.text.contains('\u{1b}') {
-            plain = without_ansi(line.text);
-            line.text = &plain;
-        }
+        let plain = without_ansi(line.text);
+        let line = Line { text: &plain, ..line };
         match &mut self.parser {
             Parser::Buildah(buildah) => buildah.read(line, &mut self.record),
             Parser::BuildKit(buildkit) => buildkit.read(line, &mut self.record),
