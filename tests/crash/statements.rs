@@ -6,8 +6,8 @@
 //!
 //! Not counted is what does not grow with builds: the rounds by timer of heartbeat, search, cleaner, schedules,
 //! webhooks and rollup (once a minute, for all that ended), what BuildWorkers and policies declare,
-//! and those of the dispatcher that find nothing, of which there may be one in five seconds; the health
-//! check, LISTEN; and logs, with the steps read from them, whose cost follows their lines. Where to take
+//! and those of the dispatcher that find nothing, of which there may be one in five seconds; the looks at running
+//! Builds, one statement in ten seconds however many there are; the health check, LISTEN; and logs, with the steps read from them, whose cost follows their lines. Where to take
 //! up a log is counted.
 
 use std::{collections::BTreeMap, time::Instant};
@@ -87,6 +87,9 @@ const UNLAUNCHED: &str = "as \"returns!\"";
 const STOPPING: &str = "cancel_requested_at is not null or pod_given_up_at";
 /// Of the rounds that nothing wakes.
 const PERIOD_SECONDS: u64 = 5;
+/// What tells the status of Builds: of one that has changed, and of all that run at each look.
+const NEWEST: &str = "-- One row a Build, which tells its whole status";
+const LOOK_SECONDS: u64 = 10;
 /// The one counted write that is a transaction by itself.
 const JOBS_CREATED: &str = "update builds set job_created_at = coalesce";
 
@@ -199,7 +202,9 @@ async fn a_build_at_backlog_costs_at_most_six_statements_and_one_and_a_half_comm
 
         let charged = statements.charged();
         assert_eq!(statements.of(FINISH), i64::from(COUNTED), "each end is among them: {charged:#?}");
-        let by_timer = i64::try_from(began.elapsed().as_secs() / PERIOD_SECONDS).expect("a short time") + 1;
+        let in_time = |seconds| i64::try_from(began.elapsed().as_secs() / seconds).expect("a short time");
+        let (by_timer, looks) = (in_time(PERIOD_SECONDS) + 1, in_time(LOOK_SECONDS));
+        assert!(statements.of(NEWEST) > looks, "ends are told, too: {charged:#?}");
         let (claims, launches) = (statements.of(HEADS), statements.of(JOBS_CREATED));
         let mut found_nothing = 0;
         // Who declares policies takes the turn of claims, too; and to Postgres the lock of deliveries is the same statement.
@@ -215,7 +220,7 @@ async fn a_build_at_backlog_costs_at_most_six_statements_and_one_and_a_half_comm
         }
         let per_build = |number: i64| f64::from(u32::try_from(number).expect("a small number")) / f64::from(COUNTED);
         let apart = statements.of(POLICIES) + statements.of(DELIVERIES);
-        let sum = per_build(charged.values().sum::<i64>() - found_nothing - apart);
+        let sum = per_build(charged.values().sum::<i64>() - found_nothing - looks - apart);
         let commits = per_build(
             statements.of("COMMIT") - statements.of(LOG_CURSOR) - statements.of(CANCEL) - statements.of(CLEAN)
                 + launches,
