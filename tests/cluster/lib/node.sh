@@ -120,8 +120,18 @@ containerd_up() {
 	ready containerd 30 ctr -a "$CONTAINERD_SOCKET" version
 }
 
+# A Pod whose sandbox was killed rather than removed leaves its link and its route behind. The address counts as free
+# then, and the next Pod that gets it would hear nothing.
+remove_strange_links() {
+	local address device
+	ip -o -4 route show | awk -v net="${POD_CIDR%.*}." 'index($1, net) == 1 && $2 == "dev" {print $1, $3}' | while read -r address device; do
+		[[ -n $(compgen -G "$STATE/addresses/*/$address") ]] || ip link delete "$device" 2>/dev/null || true
+	done
+}
+
 node_up() {
 	containerd_up
+	remove_strange_links
 	kubelet_config
 	port_free kubelet 10250
 	claim_leftovers
@@ -209,5 +219,6 @@ node_down() {
 	fi
 	halt containerd
 	kill_containers
+	remove_strange_links
 	unmount_below "$STATE"
 }
