@@ -189,6 +189,14 @@ pub struct Images {
     /// The BuildKit daemon
     #[arg(id = "buildkit-image", long = "buildkit-image", env = "IMAGE_FACTORY_BUILDKIT_IMAGE")]
     pub buildkit: String,
+    /// What makes the list of an image's packages where a build of method buildx asks for it
+    #[arg(
+        id = "sbom-generator-image",
+        long = "sbom-generator-image",
+        env = "IMAGE_FACTORY_SBOM_GENERATOR_IMAGE",
+        default_value = "docker.io/docker/buildkit-syft-scanner:stable-1"
+    )]
+    pub sbom_generator: String,
     /// buildah, for method container
     #[arg(id = "container-image", long = "container-image", env = "IMAGE_FACTORY_CONTAINER_IMAGE")]
     pub container: String,

@@ -267,6 +267,7 @@ fn inspect(launch: &Launch, settings: &Settings, insecure: &[String], digest_fro
         args.extend(spec.target.iter().map(|target| format!("--target={target}")));
         args.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
     }
+    args.extend(spec.platforms.iter().map(|platform| format!("--platform={platform}")));
     args.extend(insecure.iter().map(|host| format!("--insecure-registry={host}")));
     let credentials = secrets::credentials_mount(&launch.spec);
     if credentials.is_some() {

@@ -18,8 +18,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use image_factory_core::inspection::Inspection;
 use image_factory_core::report::PodFailure;
+use image_factory_core::{inspection::Inspection, platform};
 use oci_client::Reference;
 use sha2::{Digest, Sha256};
 
@@ -79,6 +79,8 @@ pub struct Pushed {
     pub tags: Vec<String>,
     /// Where the builder wrote the digest.
     pub digest: DigestSource,
+    /// Platforms that were asked for; none where the builder's own is as good as any.
+    pub platforms: Vec<String>,
     /// What it was built from, for a method that has one.
     pub dockerfile: Option<Dockerfile>,
     /// Registries, as `host` or `host:port`, that may be spoken to without TLS or with any certificate.
@@ -124,6 +126,15 @@ pub async fn inspect(pushed: &Pushed) -> Result<Inspection, RegistryError> {
         )));
     }
     let mut inspection = describe::describe(&mut repository, image, digest, &body).await?;
+    let found = || inspection.images.iter().map(|image| image.platform.as_str());
+    let missing = platform::missing(&pushed.platforms, found());
+    if !missing.is_empty() {
+        return Err(RegistryError::Mismatch(format!(
+            "spec.platforms asks for {}, and what was pushed is for {}",
+            missing.join(", "),
+            found().collect::<Vec<_>>().join(", ")
+        )));
+    }
     let (bases, unpacked) = tokio::join!(
         base::of_each(&access, pushed, &inspection.images),
         layers::unpacked(&repository, &inspection.images)

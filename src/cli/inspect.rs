@@ -21,6 +21,9 @@ pub struct Arguments {
     /// A further tag of that repository that was pushed
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
+    /// A platform that was asked for
+    #[arg(long = "platform", value_name = "OS/ARCHITECTURE[/VARIANT]")]
+    pub platforms: Vec<String>,
     /// The Dockerfile it was built from, where there is one
     #[arg(long)]
     pub dockerfile: Option<PathBuf>,
@@ -51,6 +54,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         image: arguments.image,
         tags: arguments.tags,
         digest: arguments.digest_from,
+        platforms: arguments.platforms,
         dockerfile: arguments.dockerfile.map(|path| Dockerfile {
             path,
             target: arguments.target,

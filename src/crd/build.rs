@@ -50,15 +50,13 @@ use super::{
 #[x_kube(validation = only_with("spec.cache.repo", "!has(self.cache) || !has(self.cache.repo)", &["kaniko", "container", "paketo"]))]
 #[x_kube(validation = only_with("spec.secrets", "!has(self.secrets) || size(self.secrets) == 0", &["kaniko", "buildx", "container"]))]
 #[x_kube(validation = only_with("spec.ssh", "!has(self.ssh)", &["buildx"]))]
+#[x_kube(validation = only_with("spec.provenance", "!has(self.provenance) || !self.provenance", &["buildx"]))]
+#[x_kube(validation = only_with("spec.sbom", "!has(self.sbom) || !self.sbom", &["buildx"]))]
 #[x_kube(validation = only_with("spec.builder", "!has(self.builder)", &["paketo"]))]
 #[x_kube(validation = only_with("spec.buildpacks", "!has(self.buildpacks) || size(self.buildpacks) == 0", &["paketo"]))]
 #[x_kube(validation = only_with("spec.packer", "!has(self.packer)", &["packer"]))]
 // What is in the API and does not act yet. Delete a line when its field does.
-#[x_kube(validation = unavailable("spec.ssh", "!has(self.ssh)"))]
 #[x_kube(validation = unavailable("spec.options", "!has(self.options) || size(dyn(self.options)) == 0"))]
-#[x_kube(validation = unavailable("spec.platforms", "!has(self.platforms) || size(self.platforms) == 0"))]
-#[x_kube(validation = unavailable("spec.sbom", "!has(self.sbom) || !self.sbom"))]
-#[x_kube(validation = unavailable("spec.provenance", "!has(self.provenance) || !self.provenance"))]
 #[x_kube(validation = unavailable("spec.scan", "!has(self.scan)"))]
 #[x_kube(validation = unavailable("spec.retention.deleteFromRegistry", "!has(self.retention) || !has(self.retention.deleteFromRegistry) || !self.retention.deleteFromRegistry"))]
 #[x_kube(validation = unavailable("spec.retention.artifacts delete_on_success", "!has(self.retention) || !has(self.retention.artifacts) || self.retention.artifacts != 'delete_on_success'"))]
@@ -100,7 +98,7 @@ pub struct BuildSpec {
         "spec.target must be the name of a stage: letters, digits, `_`, `.` and `-`"
     ))]
     pub target: Option<String>,
-    /// Platforms to build for, such as linux/amd64. Method buildx. Default: that of the node.
+    /// Platforms to build for, such as linux/amd64; several make an index. Method buildx. Default: that of the node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -171,10 +169,11 @@ pub struct BuildSpec {
     pub ssh: Option<SshKey>,
     /// Where the image is pushed.
     pub output: Output,
-    /// Whether a list of the image's packages (SBOM) is made. Default: false.
+    /// Whether a list of the image's packages (SBOM) is made and pushed beside it. Method buildx. Default: false.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub sbom: bool,
-    /// Whether a provenance attestation is made. Default: false.
+    /// Whether a statement of how the image was built (SLSA provenance) is pushed beside it. Method buildx.
+    /// Default: false.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub provenance: bool,
     /// The check for known vulnerabilities after the push.

@@ -23,6 +23,8 @@ const MAX_COMPRESSION_RATIO: f64 = 999_999.0;
 pub(super) struct Pushed {
     /// Rows of `build_images`, by column.
     pub images: Value,
+    /// Rows of `build_artifacts` for what was pushed beside them, by column.
+    pub statements: Value,
     /// Every tag, in their order.
     pub tags: Vec<String>,
     /// One for each row that is made from these: image, artifact, metadata and layers of each tag.
@@ -42,6 +44,7 @@ impl Pushed {
         let layers: usize = images.iter().map(|image| image.layers.len()).sum();
         Self {
             images: (1..).zip(images).map(|(place, image)| row(build, place, image)).collect(),
+            statements: inspection.into_iter().flat_map(statements).collect(),
             ids: ids(tags.len() * (3 + layers)),
             tags: tags.into_iter().map(str::to_owned).collect(),
             compressed_size: inspection.map(|found| number(found.total_size_bytes)),
@@ -49,6 +52,19 @@ impl Pushed {
             compression_ratio: inspection.and_then(compression_ratio),
         }
     }
+}
+
+/// The attestations, each as a row by its columns.
+fn statements(inspection: &Inspection) -> impl Iterator<Item = Value> {
+    inspection.attestations.iter().map(|statement| {
+        storable::json(json!({
+            "id": clock::new_id(),
+            "artifact_type": statement.kind.as_str(),
+            "artifact_name": format!("{} {}", statement.platform, statement.digest),
+            "artifact_size_bytes": number(statement.size_bytes),
+            "sha256_digest": statement.digest,
+        }))
+    })
 }
 
 /// Compressed by uncompressed size, where there is something to compare.

@@ -105,7 +105,8 @@ pub async fn finish(
         cost.peak_memory_mebibytes,
         cost.cpu_percent,
         cost.disk_read_bytes,
-        cost.disk_write_bytes
+        cost.disk_write_bytes,
+        pushed.statements
     )
     .execute(&mut *tx)
     .await?;

@@ -60,7 +60,7 @@ fn client(launch: &Launch, settings: &Settings, socket: &str) -> Container {
     Container {
         name: BUILD_CONTAINER.to_owned(),
         image: Some(settings.images.buildx.clone()),
-        command: Some(under_agent(launch, &options, &[connect, build(launch)])),
+        command: Some(under_agent(launch, &options, &[connect, build(launch, settings)])),
         env: Some(vec![
             variable("HOME", OUT),
             variable("BUILDX_CONFIG", &format!("{OUT}/buildx")),
@@ -73,19 +73,23 @@ fn client(launch: &Launch, settings: &Settings, socket: &str) -> Container {
     }
 }
 
-fn build(launch: &Launch) -> Vec<String> {
+fn build(launch: &Launch, settings: &Settings) -> Vec<String> {
     let spec = &launch.spec;
     let context = format!("{SOURCE}/{}", spec.context);
     let mut argv: Vec<String> =
-        ["/buildx", "build", "--builder=image-factory", "--progress=plain", "--push", "--provenance=false"]
-            .map(str::to_owned)
-            .to_vec();
+        ["/buildx", "build", "--builder=image-factory", "--progress=plain", "--push"].map(str::to_owned).to_vec();
     argv.push(format!("--metadata-file={METADATA_FILE}"));
+    argv.push(attestation("provenance", spec.provenance, "mode=min"));
+    argv.push(attestation("sbom", spec.sbom, &format!("generator={}", settings.images.sbom_generator)));
+    if !spec.platforms.is_empty() {
+        argv.push(format!("--platform={}", spec.platforms.join(",")));
+    }
     if let Some(dockerfile) = spec.dockerfile() {
         argv.push(format!("--file={context}/{dockerfile}"));
     }
     argv.extend(destinations(launch).iter().map(|name| format!("--tag={name}")));
     argv.extend(dockerfile_flags(spec));
+    argv.extend(secrets::ssh_flag(spec));
     if !spec.cache_enabled() {
         argv.push("--no-cache".to_owned());
     }
@@ -95,6 +99,12 @@ fn build(launch: &Launch) -> Vec<String> {
     }
     argv.push(context);
     argv
+}
+
+/// Of the provenance only what names no value of a build argument is told (`mode=min`):
+/// <https://docs.docker.com/build/metadata/attestations/slsa-provenance/#mode>.
+fn attestation(kind: &str, wanted: bool, how: &str) -> String {
+    if wanted { format!("--{kind}={how}") } else { format!("--{kind}=false") }
 }
 
 /// buildkitd.toml: <https://docs.docker.com/build/buildkit/toml-configuration/>.

@@ -1,8 +1,8 @@
 //! What of its namespace's Secrets a build is given: the push credentials, for `build` and `inspect`, and
-//! `spec.secrets`, for `build` alone. The operator may not read Secrets, so each is mounted whether it exists or not,
+//! `spec.secrets` and `spec.ssh`, for `build` alone. The operator may not read Secrets, so each is mounted whether it exists or not,
 //! and the agent says what is missing before the builder starts; it also keeps what they hold out of the log.
 
-use image_factory_core::pod::{CREDENTIALS, CREDENTIALS_FILE, OUT, SECRETS};
+use image_factory_core::pod::{CREDENTIALS, CREDENTIALS_FILE, OUT, SECRETS, SSH};
 use k8s_openapi::api::core::v1::{
     KeyToPath, ProjectedVolumeSource, SecretProjection, SecretVolumeSource, Volume, VolumeMount, VolumeProjection,
 };
@@ -12,6 +12,8 @@ use crate::crd::BuildSpec;
 
 const CREDENTIALS_VOLUME: &str = "credentials";
 const SECRETS_VOLUME: &str = "secrets";
+const SSH_VOLUME: &str = "ssh";
+const SSH_FILE: &str = "key";
 /// The key of a Secret of type kubernetes.io/dockerconfigjson.
 const CREDENTIALS_KEY: &str = ".dockerconfigjson";
 /// The containers of a Pod run as different users, and each mounts only what it may read.
@@ -48,7 +50,17 @@ pub(super) fn volumes(spec: &BuildSpec) -> Vec<Volume> {
         }),
         ..Volume::default()
     });
-    credentials.into_iter().chain(secrets).collect()
+    let ssh = spec.ssh.as_ref().map(|ssh| Volume {
+        name: SSH_VOLUME.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(ssh.secret_ref.name.clone()),
+            items: Some(vec![item(&ssh.secret_ref.key, SSH_FILE)]),
+            default_mode: Some(MODE),
+            optional: Some(true),
+        }),
+        ..Volume::default()
+    });
+    credentials.into_iter().chain(secrets).chain(ssh).collect()
 }
 
 fn item(key: &str, path: &str) -> KeyToPath {
@@ -63,7 +75,8 @@ pub(super) fn credentials_mount(spec: &BuildSpec) -> Option<VolumeMount> {
 /// Of all that the `build` container may read.
 pub(super) fn mounts(spec: &BuildSpec) -> Vec<VolumeMount> {
     let secrets = (!spec.secrets.is_empty()).then(|| mount(SECRETS_VOLUME, SECRETS));
-    credentials_mount(spec).into_iter().chain(secrets).collect()
+    let ssh = spec.ssh.as_ref().map(|_| mount(SSH_VOLUME, SSH));
+    credentials_mount(spec).into_iter().chain(secrets).chain(ssh).collect()
 }
 
 fn mount(volume: &str, path: &str) -> VolumeMount {
@@ -91,6 +104,11 @@ pub(super) fn flags(spec: &BuildSpec) -> impl Iterator<Item = String> {
     spec.secrets.iter().map(|secret| format!("--secret=id={0},src={SECRETS}/{0}", secret.id))
 }
 
+/// What buildx takes for `RUN --mount=type=ssh`: it answers for the key as an agent, and hands it to nobody.
+pub(super) fn ssh_flag(spec: &BuildSpec) -> Option<String> {
+    spec.ssh.as_ref().map(|_| format!("--ssh=default={SSH}/{SSH_FILE}"))
+}
+
 /// The agent's part: without which files nothing starts, and whose contents it hides.
 pub(super) fn agent_options(launch: &Launch) -> Vec<String> {
     let mut options = Vec::new();
@@ -108,6 +126,14 @@ pub(super) fn agent_options(launch: &Launch) -> Vec<String> {
         options.push(format!(
             "--needs-secret={file}=spec.secrets[{}]: Secret {} with key {} was not found in namespace {namespace}",
             secret.id, secret.secret_ref.name, secret.secret_ref.key
+        ));
+        options.push(format!("--mask-file={file}"));
+    }
+    if let Some(ssh) = &launch.spec.ssh {
+        let file = format!("{SSH}/{SSH_FILE}");
+        options.push(format!(
+            "--needs-secret={file}=spec.ssh: Secret {} with key {} was not found in namespace {namespace}",
+            ssh.secret_ref.name, ssh.secret_ref.key
         ));
         options.push(format!("--mask-file={file}"));
     }

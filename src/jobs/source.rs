@@ -118,6 +118,7 @@ mod tests {
                 kaniko: String::new(),
                 buildx: "buildx".to_owned(),
                 buildkit: "buildkit".to_owned(),
+                sbom_generator: String::new(),
                 container: "buildah".to_owned(),
             },
             sources: Settings {

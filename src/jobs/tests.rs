@@ -18,6 +18,7 @@ fn settings() -> Settings {
             kaniko: image("kaniko"),
             buildx: image("buildx"),
             buildkit: image("buildkit"),
+            sbom_generator: image("sbom-generator"),
             container: image("buildah"),
         },
         insecure_registries: Vec::new(),
@@ -143,6 +144,42 @@ fn kaniko_has_no_cache_without_a_repository_and_none_where_it_is_switched_off() 
         let command = command(&job_of("kaniko", json!({"cache": cache})));
         assert!(!command.iter().any(|argument| argument.starts_with("--cache")), "{cache}");
     }
+}
+
+#[test]
+fn buildx_alone_has_platforms_attestations_and_a_key() {
+    let job = job_of(
+        "buildx",
+        json!({
+            "platforms": ["linux/amd64", "linux/arm64"],
+            "sbom": true,
+            "provenance": true,
+            "ssh": {"secretRef": {"name": "deploy", "key": "ssh-privatekey"}},
+        }),
+    );
+    let argv = command(&job);
+    for argument in [
+        "--platform=linux/amd64,linux/arm64",
+        "--provenance=mode=min",
+        "--sbom=generator=registry.test/sbom-generator:1",
+        "--ssh=default=/image-factory-ssh/key",
+        "--mask-file=/image-factory-ssh/key",
+        "--needs-secret=/image-factory-ssh/key=spec.ssh: Secret deploy with key ssh-privatekey was not found in \
+         namespace team-a",
+    ] {
+        assert!(argv.contains(&argument.to_owned()), "{argument} in {argv:#?}");
+    }
+    let asked = container(&job, INSPECT_CONTAINER).args.unwrap_or_default();
+    assert!(
+        asked.contains(&"--platform=linux/amd64".to_owned()) && asked.contains(&"--platform=linux/arm64".to_owned())
+    );
+    for each in containers(&job) {
+        let sees = each.volume_mounts.iter().flatten().any(|mount| mount.mount_path == "/image-factory-ssh");
+        assert_eq!(sees, each.name == BUILD_CONTAINER, "{}", each.name);
+    }
+    let argv = command(&job_of("buildx", json!({})));
+    assert!(argv.contains(&"--provenance=false".to_owned()) && argv.contains(&"--sbom=false".to_owned()));
+    assert!(!argv.iter().any(|argument| argument.starts_with("--platform") || argument.starts_with("--ssh")));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //! been checked against the digests they were asked for by. Attestations beside the images of an index are no images.
 
 use image_factory_core::environment::{masked, masked_command, masked_value};
-use image_factory_core::inspection::{HistoryEntry, ImageFacts, Inspection, LayerFacts, ManifestKind};
+use image_factory_core::inspection::{
+    Attestation, AttestationKind, HistoryEntry, ImageFacts, Inspection, LayerFacts, ManifestKind,
+};
 
 use super::client::{Body, Repository};
 use super::documents::{Content, Descriptor, History, ImageConfig, Manifest, Platform, parse};
@@ -19,6 +21,7 @@ pub(super) async fn describe(
 ) -> Result<Inspection, RegistryError> {
     let manifest: Manifest = parse(&body.bytes, "the manifest")?;
     let media_type = manifest.media_type(body.content_type.as_deref());
+    let mut attestations = Vec::new();
     let (kind, images) = match manifest.content()? {
         Content::Image(config, layers) => {
             let facts = image_facts(repository, digest.clone(), config, layers, None).await?;
@@ -26,7 +29,8 @@ pub(super) async fn describe(
         }
         Content::Index(entries) => {
             let mut images = Vec::new();
-            for entry in entries.into_iter().filter(|entry| !entry.is_attestation()) {
+            let (beside, entries): (Vec<_>, Vec<_>) = entries.into_iter().partition(Descriptor::is_attestation);
+            for entry in entries {
                 if images.len() == MAX_IMAGES {
                     return Err(RegistryError::Unreadable(format!(
                         "what was pushed has more than {MAX_IMAGES} images"
@@ -41,10 +45,42 @@ pub(super) async fn describe(
                 };
                 images.push(image_facts(repository, entry.digest, config, layers, entry.platform.as_ref()).await?);
             }
+            for entry in beside.into_iter().take(MAX_IMAGES) {
+                for statement in statements(repository, &entry, &images).await? {
+                    // The rows of a build name each once.
+                    if !attestations.contains(&statement) {
+                        attestations.push(statement);
+                    }
+                }
+            }
             (ManifestKind::Index, images)
         }
     };
-    Ok(Inspection::new(image.to_owned(), digest, media_type, kind, images))
+    Ok(Inspection { attestations, ..Inspection::new(image.to_owned(), digest, media_type, kind, images) })
+}
+
+/// What a manifest of attestations holds: each statement is a layer of it, and the entry of the index says of which
+/// image.
+async fn statements(
+    repository: &mut Repository,
+    entry: &Descriptor,
+    images: &[ImageFacts],
+) -> Result<Vec<Attestation>, RegistryError> {
+    let subject = entry.annotation("vnd.docker.reference.digest").unwrap_or_default();
+    let Some(image) = images.iter().find(|image| image.manifest_digest == subject) else { return Ok(Vec::new()) };
+    let body = verified_manifest(repository, &entry.digest).await?;
+    let manifest: Manifest = parse(&body.bytes, "a manifest of attestations")?;
+    let Content::Image(_, layers) = manifest.content()? else { return Ok(Vec::new()) };
+    let mut statements = Vec::new();
+    for layer in layers {
+        let kind = layer.annotation("in-toto.io/predicate-type").and_then(AttestationKind::of);
+        if let Some(kind) = kind {
+            valid(&layer.digest)?;
+            let platform = image.platform.clone();
+            statements.push(Attestation { kind, platform, digest: layer.digest, size_bytes: layer.size });
+        }
+    }
+    Ok(statements)
 }
 
 async fn image_facts(

@@ -66,11 +66,11 @@ impl Descriptor {
         let unknown = self.platform.as_ref().is_some_and(|platform| {
             platform.os.as_deref() == Some("unknown") && platform.architecture.as_deref() == Some("unknown")
         });
-        let annotations = self.annotations.iter().flatten();
-        unknown
-            || annotations
-                .into_iter()
-                .any(|(key, value)| key == "vnd.docker.reference.type" && value == "attestation-manifest")
+        unknown || self.annotation("vnd.docker.reference.type") == Some("attestation-manifest")
+    }
+
+    pub(super) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(name).map(String::as_str)
     }
 }
 

@@ -24,6 +24,7 @@ use super::documents::{Descriptor, ImageConfig};
 use super::*;
 
 mod facts;
+mod indexes;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
@@ -60,6 +61,7 @@ impl Pod {
             image: image.to_owned(),
             tags: Vec::new(),
             digest: DigestSource::File(file),
+            platforms: Vec::new(),
             dockerfile: None,
             insecure_registries: registry.into_iter().collect(),
             docker_config: Some(self.0.clone()),
@@ -210,29 +212,6 @@ async fn an_image_is_confirmed_and_described() {
     assert_eq!(image.env, ["PATH=/bin", "DB_PASSWORD=***"]);
     assert_eq!(image.labels["team"], "shop");
     assert_eq!(image.created.as_deref(), Some("2026-11-24T10:00:00Z"));
-}
-
-#[tokio::test]
-async fn an_index_is_described_without_its_attestations() {
-    let pod = Pod::new();
-    let Some(registry) = RealRegistry::start(&pod.0, None) else { return };
-    let (amd, amd_size) = registry.push_image("amd", "amd64", None).await;
-    let (arm, arm_size) = registry.push_image("arm", "arm64", Some("v8")).await;
-    let (attestation, attestation_size) = registry.push_image("att", "unknown", None).await;
-    let entry = |digest: &str, size: usize, platform: Value| json!({"mediaType": MANIFEST_TYPE, "digest": digest, "size": size, "platform": platform});
-    let index = json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [
-        entry(&amd, amd_size, json!({"os": "linux", "architecture": "amd64"})),
-        entry(&arm, arm_size, json!({"os": "linux", "architecture": "arm64", "variant": "v8"})),
-        entry(&attestation, attestation_size, json!({"os": "unknown", "architecture": "unknown"})),
-    ]});
-    let (digest, _) = registry.push_manifest("2", INDEX_TYPE, &index).await;
-
-    let found = pod.inspect(&registry.image("2"), &digest, true).await.expect("is confirmed");
-    assert_eq!(found.kind, ManifestKind::Index);
-    let images: Vec<_> = found.images.iter().map(|image| (image.platform.as_str(), &image.manifest_digest)).collect();
-    assert_eq!(images, [("linux/amd64", &amd), ("linux/arm64/v8", &arm)]);
-    // The base layer is shared: 8 + 5 + 5.
-    assert_eq!(found.total_size_bytes, 18);
 }
 
 #[tokio::test]

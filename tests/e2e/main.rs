@@ -12,6 +12,7 @@ mod tenant;
 mod watching;
 
 mod api;
+mod buildx;
 mod crd_rules;
 mod credentials;
 mod deleted_builds;

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::cluster;
 
-const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, \
+application/vnd.oci.image.index.v1+json";
 
 /// What a tag stands for.
 #[derive(Debug)]
@@ -25,11 +26,10 @@ pub struct Pushed {
     pub config: Value,
 }
 
-/// `image` is `host:port/path:tag`.
+/// `image` is `host:port/path:tag`, here and below.
 pub async fn pushed(image: &str) -> Pushed {
-    let (repository, tag) = image.rsplit_once(':').expect("an image with a tag");
-    let path = repository.strip_prefix(&format!("{}/", cluster::registry())).expect("an image of our registry");
-    let (manifest, digest) = get(path, "manifests", tag).await;
+    let (path, tag) = parts(image);
+    let (manifest, digest) = get(&path, "manifests", tag).await;
     let layers: Vec<(String, i64)> = manifest["layers"]
         .as_array()
         .expect("an image has layers")
@@ -41,20 +41,40 @@ pub async fn pushed(image: &str) -> Pushed {
         .collect();
     let distinct: BTreeMap<_, _> = layers.iter().cloned().collect();
     let config_digest = manifest["config"]["digest"].as_str().expect("an image has a config").to_owned();
-    let (config, _) = get(path, "blobs", &config_digest).await;
+    let (config, _) = get(&path, "blobs", &config_digest).await;
     Pushed { digest, layer_bytes: distinct.values().sum(), layers, config_digest, config }
+}
+
+/// The path of its repository, and its tag.
+fn parts(image: &str) -> (String, &str) {
+    let (repository, tag) = image.rsplit_once(':').expect("an image with a tag");
+    let path = repository.strip_prefix(&format!("{}/", cluster::registry())).expect("an image of our registry");
+    (path.to_owned(), tag)
+}
+
+/// The document that the tag stands for, of an image or of an index.
+pub async fn manifest(image: &str) -> Value {
+    let (path, tag) = parts(image);
+    get(&path, "manifests", tag).await.0
+}
+
+/// Another document of its repository.
+pub async fn manifest_by_digest(image: &str, digest: &str) -> Value {
+    get(&parts(image).0, "manifests", digest).await.0
+}
+
+/// A blob of its repository.
+pub async fn blob(image: &str, digest: &str) -> Vec<u8> {
+    let url = format!("http://{}/v2/{}/blobs/{digest}", cluster::registry(), parts(image).0);
+    let response = reqwest::get(&url).await.and_then(reqwest::Response::error_for_status).expect("it has the blob");
+    response.bytes().await.expect("the registry sends it").to_vec()
 }
 
 /// Bytes of the layers as `gzip` unpacks them, each counted once.
 pub async fn unpacked_bytes(image: &str, pushed: &Pushed) -> u64 {
-    let (repository, _) = image.rsplit_once(':').expect("an image with a tag");
-    let path = repository.strip_prefix(&format!("{}/", cluster::registry())).expect("an image of our registry");
     let mut bytes = 0;
     for digest in pushed.layers.iter().map(|(digest, _)| digest).collect::<BTreeSet<_>>() {
-        let url = format!("http://{}/v2/{path}/blobs/{digest}", cluster::registry());
-        let response =
-            reqwest::get(&url).await.and_then(reqwest::Response::error_for_status).expect("it has the layer");
-        let packed = response.bytes().await.expect("the registry sends it");
+        let packed = blob(image, digest).await;
         let mut gunzip =
             Command::new("gzip").arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("gzip");
         let mut stdin = gunzip.stdin.take().expect("it is piped");

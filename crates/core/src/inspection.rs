@@ -31,11 +31,54 @@ pub struct Inspection {
     pub media_type: String,
     pub kind: ManifestKind,
     pub images: Vec<ImageFacts>,
+    /// What was pushed beside the images and tells of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attestations: Vec<Attestation>,
     /// Compressed layers of all images together, a layer they share counted once.
     pub total_size_bytes: u64,
     /// What this document does not say because it would have been too long.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<Part>,
+}
+
+/// An in-toto statement about one of the images, kept as a layer of a manifest of its own:
+/// <https://github.com/moby/buildkit/blob/v0.28.1/docs/attestations/attestation-storage.md>.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attestation {
+    pub kind: AttestationKind,
+    /// Of the image it tells of.
+    pub platform: String,
+    /// Of the statement itself, and its length.
+    pub digest: String,
+    pub size_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttestationKind {
+    Sbom,
+    Provenance,
+}
+
+impl AttestationKind {
+    /// Of a statement whose predicate is of this type; none where it is of another kind.
+    pub fn of(predicate_type: &str) -> Option<Self> {
+        if predicate_type.starts_with("https://spdx.dev/") || predicate_type.starts_with("https://cyclonedx.org/") {
+            Some(Self::Sbom)
+        } else if predicate_type.starts_with("https://slsa.dev/provenance/") {
+            Some(Self::Provenance)
+        } else {
+            None
+        }
+    }
+
+    /// `build_artifacts.artifact_type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sbom => "sbom",
+            Self::Provenance => "provenance",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,6 +238,9 @@ impl Inspection {
         let mut document = self.clone();
         document.media_type = shortened(&document.media_type, MAX_NAME_BYTES);
         document.images.iter_mut().for_each(ImageFacts::shorten_names);
+        for attestation in &mut document.attestations {
+            attestation.platform = shortened(&attestation.platform, MAX_NAME_BYTES);
+        }
         let mut line = json(&document);
         for part in [Part::Labels, Part::Configuration, Part::History, Part::Layers] {
             if line.len() <= MAX_BYTES {
@@ -234,6 +280,7 @@ impl Inspection {
             media_type,
             kind,
             images,
+            attestations: Vec::new(),
             total_size_bytes,
             left_out: Vec::new(),
         }

@@ -21,6 +21,7 @@ pub mod notification;
 pub mod outcome;
 pub mod patience;
 pub mod placement;
+pub mod platform;
 pub mod pod;
 pub mod pod_security;
 pub mod push;

@@ -44,6 +44,8 @@ pub const CREDENTIALS: &str = "/image-factory-credentials";
 pub const CREDENTIALS_FILE: &str = "config.json";
 /// Where `spec.secrets` are mounted, in `build` alone: a file named by each id.
 pub const SECRETS: &str = "/image-factory-secrets";
+/// Where the key of `spec.ssh` is mounted, in `build` alone.
+pub const SSH: &str = "/image-factory-ssh";
 
 /// Where the operator's image keeps the agent that `prepare` copies to the volume.
 pub const AGENT_IN_IMAGE: &str = "/usr/local/bin/image-factory-agent";

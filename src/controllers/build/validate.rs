@@ -59,6 +59,7 @@ mod tests {
             kaniko: kaniko.to_owned(),
             buildx: image("buildx"),
             buildkit: image("buildkit"),
+            sbom_generator: image("sbom-generator"),
             container: image("buildah"),
         };
         let settings = jobs::Settings {

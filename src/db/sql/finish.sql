@@ -91,6 +91,26 @@ artifact as (
     cross join ended
     cross join kept
 ),
+-- What was pushed beside it and tells of it.
+statement as (
+    insert into build_artifacts (id, build_id, project_id, artifact_type, artifact_name, artifact_location,
+        artifact_size_bytes, sha256_digest, image_id, retention_policy, expires_at)
+    select told.id,
+           ended.id,
+           ended.project_id,
+           told.artifact_type,
+           told.artifact_name,
+           own.repository || '@' || told.sha256_digest,
+           told.artifact_size_bytes,
+           told.sha256_digest,
+           own.id,
+           kept.policy,
+           kept.until
+    from jsonb_populate_recordset(null::build_artifacts, $29) told
+    cross join own
+    cross join ended
+    cross join kept
+),
 described as (
     insert into image_metadata (id, image_id, docker_config_digest, docker_manifest_digest, total_layer_count,
         compressed_size_bytes, uncompressed_size_bytes, entrypoint, cmd, env_vars, working_dir)

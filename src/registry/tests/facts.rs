@@ -43,7 +43,7 @@ impl RealRegistry {
     }
 
     /// What is asked about an image that was built from this Dockerfile.
-    fn built(&self, pod: &Pod, tag: &str, digest: &str, dockerfile: &str) -> Pushed {
+    pub(super) fn built(&self, pod: &Pod, tag: &str, digest: &str, dockerfile: &str) -> Pushed {
         use_ring();
         fs::write(pod.0.join("digest"), digest).expect("writes");
         fs::write(pod.0.join("Dockerfile"), dockerfile.replace("REGISTRY", &self.address)).expect("writes");
@@ -51,6 +51,7 @@ impl RealRegistry {
             image: self.image(tag),
             tags: Vec::new(),
             digest: DigestSource::File(pod.0.join("digest")),
+            platforms: Vec::new(),
             dockerfile: Some(Dockerfile {
                 path: pod.0.join("Dockerfile"),
                 target: None,

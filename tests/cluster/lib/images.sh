@@ -146,6 +146,21 @@ base_images_up() {
 	image busybox 1 "{\"Cmd\": [\"sh\"], \"Env\": [\"PATH=$IMAGE_PATH\"]}" fill_busybox "$(command -v busybox)"
 }
 
+# What BuildKit runs over an image for its SBOM, by its protocol, with a list of one package:
+# https://github.com/moby/buildkit/blob/v0.28.1/docs/attestations/sbom-protocol.md.
+fill_sbom_generator() {
+	fill_busybox "$1"
+	cat >"$1/usr/local/bin/generate" <<-'SH'
+		#!/bin/sh
+		cat >"$BUILDKIT_SCAN_DESTINATION/packages.spdx.json" <<-JSON
+		{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document",
+		 "predicate": {"spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "$(ls "$BUILDKIT_SCAN_SOURCE" | head -1)",
+		  "packages": [{"SPDXID": "SPDXRef-busybox", "name": "busybox"}]}}
+		JSON
+	SH
+	chmod 0755 "$1/usr/local/bin/generate"
+}
+
 builder_images_up() {
 	image buildkit "${BUILDKIT_VERSION#v}" "{\"Entrypoint\": [\"buildkitd\"], \"Env\": [\"PATH=$IMAGE_PATH\"]}" \
 		fill_buildkit "$BUILDKIT_BIN/buildkitd" "$BUILDKIT_BIN/buildctl" "$(command -v runc)"
@@ -153,6 +168,7 @@ builder_images_up() {
 		fill_buildx "$BUILDX_BIN/buildx"
 	image buildah "$(buildah_version)" "{\"Entrypoint\": [\"buildah\"], \"Env\": [\"PATH=$IMAGE_PATH\"]}" \
 		fill_buildah "$(command -v buildah)"
+	image sbom-generator 1 "{\"Entrypoint\": [\"/usr/local/bin/generate\"], \"Env\": [\"PATH=$IMAGE_PATH\"]}" fill_sbom_generator "$(command -v busybox)"
 	given_images_up
 }
 

@@ -60,6 +60,7 @@ values() {
 			builders:
 			  buildx: {image: "$REGISTRY/buildx:${BUILDX_VERSION#v}"}
 			  buildkit: {image: "$REGISTRY/buildkit:${BUILDKIT_VERSION#v}"}
+			  sbomGenerator: {image: "$REGISTRY/sbom-generator:1"}
 			  container: {image: "$REGISTRY/buildah:$(buildah_version)"}
 		YAML
 		# Empty where none was given: the operator then refuses the method by name.

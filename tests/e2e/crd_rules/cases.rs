@@ -47,6 +47,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(limits_of_a_run());
     cases.extend(methods_and_their_fields());
     cases.extend(secrets_and_environment());
+    cases.extend(buildx_alone());
     cases.extend(not_available_yet());
     cases.extend(other_kinds());
     cases.extend(schedules());
@@ -428,45 +429,35 @@ fn secrets_and_environment() -> Vec<Case> {
     cases
 }
 
+fn buildx_alone() -> Vec<Case> {
+    const PLATFORM: &str = "each of spec.platforms must be os/architecture[/variant], such as linux/amd64";
+    let key = |key: &str| json!({"secretRef": {"name": "deploy", "key": key}});
+    let mut cases = vec![
+        build(json!({"platforms": ["linux/amd64", "linux/arm64/v8"]}), json!({"platforms": ["amd64"]}), [PLATFORM]),
+        build(json!({"platforms": []}), json!({"platforms": ["linux/amd64,linux/arm64"]}), [PLATFORM]),
+    ];
+    for (field, value, because) in [
+        (
+            "platforms",
+            json!(["linux/amd64"]),
+            "spec.platforms works only with method buildx; remove it or change spec.method",
+        ),
+        ("ssh", key("ssh-privatekey"), "spec.ssh works only with method buildx; remove it or change spec.method"),
+        ("sbom", json!(true), "spec.sbom works only with method buildx; remove it or change spec.method"),
+        ("provenance", json!(true), "spec.provenance works only with method buildx; remove it or change spec.method"),
+    ] {
+        let with = |method: &str| json!({"method": method, field: value});
+        cases.push(build(with("buildx"), with("container"), [because]));
+    }
+    cases
+}
+
 fn not_available_yet() -> Vec<Case> {
     vec![
-        build(
-            json!({}),
-            json!({"ssh": {"secretRef": {"name": "deploy", "key": "ssh-privatekey"}}}),
-            ["spec.ssh is not available in this version; remove it"],
-        ),
-        build(
-            json!({}),
-            json!({"method": "container", "ssh": {"secretRef": {"name": "deploy", "key": "key"}}}),
-            [
-                "spec.ssh works only with method buildx; remove it or change spec.method",
-                "spec.ssh is not available in this version; remove it",
-            ],
-        ),
         build(
             json!({"options": {}}),
             json!({"options": {"deep": {"list": [1, true]}}}),
             ["spec.options is not available in this version; remove it"],
-        ),
-        build(
-            json!({"platforms": []}),
-            json!({"platforms": ["linux/amd64"]}),
-            ["spec.platforms is not available in this version; remove it"],
-        ),
-        build(
-            json!({}),
-            json!({"method": "container", "platforms": ["amd64"]}),
-            [
-                "each of spec.platforms must be os/architecture[/variant], such as linux/amd64",
-                "spec.platforms works only with method buildx; remove it or change spec.method",
-                "spec.platforms is not available in this version; remove it",
-            ],
-        ),
-        build(json!({"sbom": false}), json!({"sbom": true}), ["spec.sbom is not available in this version; remove it"]),
-        build(
-            json!({"provenance": false}),
-            json!({"provenance": true}),
-            ["spec.provenance is not available in this version; remove it"],
         ),
         build(json!({}), json!({"scan": {"tool": "trivy"}}), ["spec.scan is not available in this version; remove it"]),
         build(
@@ -635,8 +626,8 @@ fn schedules() -> Vec<Case> {
         // The template is a Build's.
         schedule(
             template(json!({"target": "release"})),
-            template(json!({"sbom": true})),
-            &["spec.sbom is not available in this version; remove it"],
+            template(json!({"scan": {"tool": "trivy"}})),
+            &["spec.scan is not available in this version; remove it"],
         ),
     ]
 }
