@@ -96,6 +96,7 @@ impl Cluster {
             kaniko: String::new(),
             buildx: image.clone(),
             buildkit: image.clone(),
+            sbom_generator: String::new(),
             container: image,
         };
         Context {

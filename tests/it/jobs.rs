@@ -27,6 +27,7 @@ fn settings() -> Settings {
             operator: "registry.test/factory:1".to_owned(),
             buildx: "registry.test/buildx:1".to_owned(),
             buildkit: "registry.test/buildkit:1".to_owned(),
+            sbom_generator: String::new(),
             container: "registry.test/buildah:1".to_owned(),
             kaniko: "registry.test/kaniko:1".to_owned(),
         },
