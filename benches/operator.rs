@@ -291,7 +291,6 @@ impl Kind {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the bench is no part of the operator")]
 fn launch_alone() -> bool {
     std::env::args().any(|argument| argument == "launch")
 }
