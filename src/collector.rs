@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::followers::{Followers, Start};
 use crate::{
-    db, kube_ext,
+    clock, db, kube_ext,
     runtime::{Context, health::Watch},
 };
 
@@ -100,6 +100,7 @@ impl Collector {
                     }
                 },
                 _ = search.tick(), if self.synced && self.search.is_empty() => {
+                    self.followers.look_for_lost(clock::now());
                     self.search.spawn(search::run(self.context.clone(), self.followers.builds()));
                 }
                 Some(ended) = self.search.join_next() => if ended.is_err() {

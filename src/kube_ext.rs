@@ -141,8 +141,28 @@ pub async fn apply_status<K>(
 where
     K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned,
 {
+    apply_status_to::<K>(client, namespace, name, None, status).await
+}
+
+/// The same of an object that still is as it was at this `version`.
+///
+/// # Errors
+/// When the API server does not answer as asked: with code 409 where the object has changed since.
+pub async fn apply_status_to<K>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    version: Option<&str>,
+    status: &impl Serialize,
+) -> Result<bool, kube::Error>
+where
+    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned,
+{
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status});
+    let mut patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status});
+    if let Some(version) = version {
+        patch["metadata"] = json!({"resourceVersion": version});
+    }
     match api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(error)) if error.code == 404 => Ok(false),

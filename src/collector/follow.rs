@@ -212,6 +212,11 @@ async fn ended(seen: &mut watch::Receiver<Seen>) -> Ending {
     until(seen, |now| if now.gone { Some(pod::last_ending(&now.pod)) } else { pod::ending(&now.pod) }).await
 }
 
+/// Waits until the Pod is lost.
+async fn lost(seen: &mut watch::Receiver<Seen>) {
+    until(seen, |now| now.lost.then_some(())).await;
+}
+
 /// Waits until `found` gives something.
 async fn until<T>(seen: &mut watch::Receiver<Seen>, found: impl Fn(&Seen) -> Option<T>) -> T {
     loop {
@@ -242,7 +247,13 @@ async fn drain(
             let now = seen.borrow_and_update();
             (now.gone || pod::state(&now.pod, container) == State::Ended, now.gone)
         };
-        match log.read(pods, pod, container, !over).await {
+        // A kubelet that is silent keeps its streams open, for ever.
+        let mut watched = seen.clone();
+        let read = tokio::select! {
+            read = log.read(pods, pod, container, !over) => read,
+            () = lost(&mut watched) => return Ok(None),
+        };
+        match read {
             Ok(()) if over => return Ok(None),
             // The stream ended, so the container has, or the connection broke: the watch tells.
             Ok(()) => {}
@@ -309,6 +320,7 @@ fn gap(end: &ContainerEnd, stored: i64, capped: bool) -> Option<String> {
             Some(format!("{missing} more lines were printed and not stored: the log is over its size limit"))
         }
         (1.., false) => Some(format!("{missing} lines of this log were lost on the node")),
+        (..=-1, _) => Some(format!("{} lines of this log are stored more than once", -missing)),
         _ => None,
     }
 }
@@ -354,6 +366,7 @@ mod tests {
     fn a_gap_is_told_exactly_where_the_agent_counted() {
         assert_eq!(gap(&end(7), 7, false), None);
         assert_eq!(gap(&end(9), 7, false).unwrap(), "2 lines of this log were lost on the node");
+        assert_eq!(gap(&end(5), 7, false).unwrap(), "2 lines of this log are stored more than once");
         assert!(gap(&end(9), 7, true).unwrap().starts_with("2 more lines were printed"));
         assert!(gap(&ContainerEnd::default(), 7, false).unwrap().contains("unknown"));
     }

@@ -4,17 +4,22 @@
 use std::collections::{HashMap, HashSet};
 
 use image_factory_core::labels;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::pod;
+
 /// What a follower knows of its Pod.
 #[derive(Debug)]
 pub struct Seen {
     pub pod: Pod,
-    /// The Pod is no longer in the cluster; `pod` is how it was last.
+    /// The Pod is no longer in the cluster, or lost; `pod` is how it was last.
     pub gone: bool,
+    /// Its node is silent, and nothing of the Pod can run there any more.
+    pub lost: bool,
 }
 
 /// A follower to start.
@@ -45,14 +50,16 @@ impl Followers {
         let (uid, build) = (pod.uid()?, build(&pod)?);
         match self.0.get(&uid) {
             Some(Follower::Following { seen, .. }) => {
-                seen.send_replace(Seen { pod, gone });
+                // What a node says that is there again comes too late.
+                let lost = seen.borrow().lost;
+                seen.send_replace(Seen { pod, gone: gone || lost, lost });
             }
             Some(Follower::Finished) if gone => {
                 self.0.remove(&uid);
             }
             Some(Follower::Finished) => {}
             None => {
-                let (sender, seen) = watch::channel(Seen { pod, gone });
+                let (sender, seen) = watch::channel(Seen { pod, gone, lost: false });
                 self.0.insert(uid.clone(), Follower::Following { build, seen: sender });
                 return Some(Start { uid, build, seen });
             }
@@ -70,6 +77,18 @@ impl Followers {
             }
             Follower::Finished => false,
         });
+    }
+
+    /// Pods whose node has been silent for so long that nothing of them can run any more are lost.
+    pub fn look_for_lost(&mut self, now: Timestamp) {
+        for follower in self.0.values() {
+            let Follower::Following { seen, .. } = follower else { continue };
+            seen.send_if_modified(|seen| {
+                let lost = !seen.gone && pod::lost_at(&seen.pod).is_some_and(|at| at <= now);
+                (seen.gone, seen.lost) = (seen.gone || lost, seen.lost || lost);
+                lost
+            });
+        }
     }
 
     /// The Pod's follower has ended.
@@ -134,6 +153,21 @@ mod tests {
         assert!(followers.saw(pod("one"), false).is_none());
         assert!(followers.saw(pod("one"), true).is_none());
         assert!(followers.0.is_empty(), "forgotten with its Pod");
+    }
+
+    #[test]
+    fn a_pod_of_a_silent_node_is_lost_when_nothing_of_it_can_run_and_stays_so() {
+        let mut lost: Pod = serde_json::from_str(include_str!("../../tests/fixtures/pods/node-lost.json")).unwrap();
+        lost.labels_mut().insert(labels::BUILD_ID.to_owned(), BUILD.to_owned());
+        let at = pod::lost_at(&lost).unwrap();
+        let mut followers = Followers::default();
+        let start = followers.saw(lost.clone(), false).unwrap();
+        followers.look_for_lost(at - std::time::Duration::from_secs(1));
+        assert!(!start.seen.borrow().gone);
+        followers.look_for_lost(at);
+        assert!(start.seen.borrow().gone && start.seen.borrow().lost);
+        followers.saw(lost, false);
+        assert!(start.seen.borrow().gone, "the node is there again, and too late");
     }
 
     #[test]

@@ -24,8 +24,10 @@ use crate::{
 
 /// Batches that may wait while one is stored.
 const WAITING: usize = 3;
-/// Lines read at once from the table, when an attempt is taken up again.
-const PAGE_LINES: i64 = 5_000;
+/// Bytes read at once from the table, when an attempt is taken up again; a line may have 45 KiB.
+const PAGE_BYTES: i64 = 256 * 1024;
+/// What a line takes of the room at least, however short it is: it is a row, and its place in an index.
+const LINE_BYTES: i64 = 64;
 
 pub struct Log<'a> {
     context: &'a Context,
@@ -57,7 +59,7 @@ impl<'a> Log<'a> {
         };
         let mut last = self.cursor(PREPARE_CONTAINER).map_or(0, |cursor| cursor.line_number);
         while last < until {
-            let lines = logs::between(&self.context.pool, self.build, last, until, PAGE_LINES).await?;
+            let lines = logs::between(&self.context.pool, self.build, last, until, PAGE_BYTES).await?;
             let Some((number, ..)) = lines.last() else { return Ok(()) };
             last = *number;
             for (_, at, text) in &lines {
@@ -134,16 +136,15 @@ impl<'a> Log<'a> {
 
     async fn store(&mut self, batch: &mut Vec<Line>, cursor: &mut Cursor) -> Result<(), Error> {
         for line in batch.iter() {
-            if cursor.last_timestamp == Some(line.logged_at) {
-                cursor.lines_at_timestamp += 1;
-            } else {
-                cursor.last_timestamp = Some(line.logged_at);
-                cursor.lines_at_timestamp = 1;
+            match cursor.last_timestamp {
+                Some(last) if line.logged_at == last => cursor.lines_at_timestamp += 1,
+                // The node's clock went back. Whoever takes the log up again asks for what is later than all of it.
+                Some(last) if line.logged_at < last => {}
+                _ => (cursor.last_timestamp, cursor.lines_at_timestamp) = (Some(line.logged_at), 1),
             }
         }
         // After the first line that did not fit nothing is kept: a log with holes would look whole.
-        let room = if self.is_capped() { 0 } else { self.room() };
-        let kept = fitting(batch, room);
+        let kept = if self.is_capped() { 0 } else { fitting(batch, self.room(), self.room_for_lines()) };
         cursor.capped |= kept < batch.len();
         batch.truncate(kept);
         cursor.bytes += batch.iter().map(|line| bytes(&line.content)).sum::<i64>();
@@ -162,6 +163,11 @@ impl<'a> Log<'a> {
     fn room(&self) -> i64 {
         let stored: i64 = self.cursors.iter().map(|cursor| cursor.bytes).sum();
         i64::try_from(self.context.log_bytes).unwrap_or(i64::MAX) - stored
+    }
+
+    /// Lines that may still be stored of the attempt.
+    fn room_for_lines(&self) -> i64 {
+        i64::try_from(self.context.log_bytes).unwrap_or(i64::MAX) / LINE_BYTES - self.last_line
     }
 
     async fn append(&mut self, lines: &[Line], cursor: &Cursor) -> Result<(), Error> {
@@ -197,12 +203,13 @@ impl<'a> Log<'a> {
 }
 
 /// How many of the lines fit, from the first on.
-fn fitting(lines: &[Line], mut room: i64) -> usize {
+fn fitting(lines: &[Line], mut room: i64, mut room_for_lines: i64) -> usize {
     lines
         .iter()
         .take_while(|line| {
             room -= bytes(&line.content);
-            room >= 0
+            room_for_lines -= 1;
+            room >= 0 && room_for_lines >= 0
         })
         .count()
 }
@@ -236,7 +243,10 @@ mod tests {
     fn lines_fit_with_their_newline_up_to_the_first_that_does_not() {
         let lines = ["abc", "defgh", ""].map(|text| Line { content: text.to_owned(), ..line(1) });
         for (room, kept) in [(0, 0), (3, 0), (4, 1), (9, 1), (10, 2), (11, 3), (-5, 0)] {
-            assert_eq!(fitting(&lines, room), kept, "{room} bytes");
+            assert_eq!(fitting(&lines, room, 3), kept, "{room} bytes");
+        }
+        for (room, kept) in [(-1, 0), (0, 0), (1, 1), (2, 2), (9, 3)] {
+            assert_eq!(fitting(&lines, 11, room), kept, "{room} lines");
         }
     }
 }

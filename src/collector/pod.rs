@@ -7,6 +7,7 @@ use image_factory_core::{
     pod::{BUILD_CONTAINER, BUILDKITD_CONTAINER, INSPECT_CONTAINER, PREPARE_CONTAINER},
     report::{PrepareReport, SourceFacts},
 };
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     Resource,
     api::{
@@ -31,6 +32,9 @@ pub fn is_of(pod: &Pod, attempt: &Followed) -> bool {
     };
     pod.metadata.namespace.as_ref() == Some(&attempt.namespace) && pod.owner_references().iter().any(is_controller)
 }
+
+/// How far the clocks of a node and of the API server may be apart.
+const LOST_MARGIN: SignedDuration = SignedDuration::from_mins(2);
 
 /// Where one container stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +85,22 @@ pub fn ending(pod: &Pod) -> Option<Ending> {
     // One that shall go may still run, and push, for as long as its grace period or its node's silence.
     (phase == Some("Failed"))
         .then(|| whole.unwrap_or_else(|| Ending::Pod { reason: "Failed".to_owned(), message: message(pod) }))
+}
+
+/// When a Pod that shall go, and of which nobody says that it went, can't be running any more: its kubelet, cut off or
+/// not, ends it at its own deadline, and its agent at the run's timeout. `None` where it has ended, or may go on.
+pub fn lost_at(pod: &Pod) -> Option<Timestamp> {
+    let told_to_go = pod.metadata.deletion_timestamp.as_ref().filter(|_| ending(pod).is_none())?.0;
+    let spec = pod.spec.as_ref()?;
+    let last = match pod.status.as_ref().and_then(|status| status.start_time.as_ref()) {
+        // No kubelet has taken it.
+        None => told_to_go,
+        Some(started) => {
+            let seconds = spec.active_deadline_seconds? + spec.termination_grace_period_seconds.unwrap_or(30);
+            told_to_go.max(started.0.checked_add(SignedDuration::from_secs(seconds)).ok()?)
+        }
+    };
+    last.checked_add(LOST_MARGIN).ok()
 }
 
 /// How an attempt ended whose Pod is no longer there: as the Pod last said, or without a word.

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     pace::Pace,
     plan::{Desired, Plan},
+    report::Reported,
     set_aside::SetAside,
     watched::{Guarded, Watched},
 };
@@ -52,6 +53,8 @@ use crate::{
 /// Reconciles that may run at once; below the size of the pool.
 const CONCURRENCY: u16 = 16;
 const RETRY: Duration = Duration::from_secs(5);
+/// By then the watch has brought what a report had not seen.
+const AGAIN: Duration = Duration::from_millis(500);
 
 pub struct Controlled {
     pub context: Context,
@@ -144,9 +147,9 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
     let pool = &context.pool;
     let uid = watched.uid().unwrap_or_default();
     let newest = newests.read(&uid, async |uids| builds::newest_of(pool, &uids).await).await?;
-    let newest = if plan::plan(&watched.desired, newest.as_ref()) == Plan::Nothing {
-        report::report(context, pace, watched, newest.as_ref()).await?;
-        newest
+    let (newest, reported) = if plan::plan(&watched.desired, newest.as_ref()) == Plan::Nothing {
+        let reported = report::report(context, pace, watched, newest.as_ref()).await?;
+        (newest, reported)
     } else {
         let Some(live) = load::live(&context.client, watched).await? else {
             // Deleted meanwhile: the watch brings that.
@@ -156,9 +159,12 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
             text::refusal(&live.build)?.or_else(|| validate::refusal(&live.build.spec, &live.namespace, &context.jobs));
         let plan = plan::plan(&Desired::of(&live.build)?, newest.as_ref());
         let newest = apply::apply(pool, &live, newest, plan, refused).await?;
-        report::report(context, pace, &Watched::try_from(live.build)?, newest.as_ref()).await?;
-        newest
+        let reported = report::report(context, pace, &Watched::try_from(live.build)?, newest.as_ref()).await?;
+        (newest, reported)
     };
+    if reported == Reported::Overtaken {
+        return Ok(Action::requeue(AGAIN));
+    }
     // A change of the rows wakes this; the timer is for the message that was lost, and for the steps, of whose moves
     // nobody tells. What waits is woken by looks at the queue.
     Ok(match newest.map(|newest| newest.status) {

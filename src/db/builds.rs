@@ -352,8 +352,27 @@ pub(super) fn method(text: &str) -> Result<Method> {
 /// # Errors
 /// When a statement fails; nothing is changed then.
 pub async fn request_cancel(pool: &PgPool, resource_uid: &str, reason: Reason, sentence: &str) -> Result<usize> {
+    request(pool, resource_uid, Which::All, reason, sentence).await
+}
+
+/// The same because `spec.cancel` is true in this generation: what a newer one has asked for goes on.
+///
+/// # Errors
+/// When a statement fails; nothing is changed then.
+pub async fn request_cancel_of(pool: &PgPool, resource_uid: &str, generation: i64) -> Result<usize> {
+    request(pool, resource_uid, Which::UpToGeneration(generation), Reason::Cancelled, "spec.cancel is true").await
+}
+
+/// Which of a Build's live attempts shall stop.
+enum Which {
+    All,
+    BeforeRun(i32),
+    UpToGeneration(i64),
+}
+
+async fn request(pool: &PgPool, resource_uid: &str, which: Which, reason: Reason, sentence: &str) -> Result<usize> {
     let mut tx = pool.begin().await?;
-    let count = cancel(&mut tx, resource_uid, None, reason, sentence).await?;
+    let count = cancel(&mut tx, resource_uid, which, reason, sentence).await?;
     if count > 0 {
         failpoint::statement("cancel.before-commit")?;
     }
@@ -367,19 +386,24 @@ pub async fn request_cancel(pool: &PgPool, resource_uid: &str, reason: Reason, s
 /// A new run cancels the live attempts of the runs before it.
 async fn supersede(conn: &mut PgConnection, resource_uid: &str, run: i32) -> Result<()> {
     let sentence = format!("run {run} takes its place");
-    cancel(conn, resource_uid, Some(run), Reason::Superseded, &sentence).await?;
+    cancel(conn, resource_uid, Which::BeforeRun(run), Reason::Superseded, &sentence).await?;
     Ok(())
 }
 
 async fn cancel(
     conn: &mut PgConnection,
     resource_uid: &str,
-    before_run: Option<i32>,
+    which: Which,
     reason: Reason,
     sentence: &str,
 ) -> Result<usize> {
     super::runs::take_turn(conn, resource_uid).await?;
-    let marked = sqlx::query_file!("src/db/sql/stop_asked.sql", resource_uid, reason.as_str(), before_run)
+    let (before_run, generation) = match which {
+        Which::All => (None, None),
+        Which::BeforeRun(run) => (Some(run), None),
+        Which::UpToGeneration(generation) => (None, Some(generation)),
+    };
+    let marked = sqlx::query_file!("src/db/sql/stop_asked.sql", resource_uid, reason.as_str(), before_run, generation)
         .fetch_all(&mut *conn)
         .await?;
     let queued: Vec<transitions::Change> = marked

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use image_factory_core::{method::Method, outcome::Stop, patience::Wait, reason::Reason, status::Status};
+use image_factory_core::{method::Method, outcome::Stop, patience::Wait, reason::Reason, status::Status, storable};
 use k8s_openapi::api::core::v1::Toleration;
 use serde_json::Value;
 use sqlx::{PgPool, types::Json};
@@ -148,7 +148,7 @@ pub async fn pod_waits(pool: &PgPool, build: Uuid, wait: Option<&Wait>) -> Resul
          select changed.waited from changed, told",
         build,
         wait.map(|wait| wait.reason.as_str()),
-        wait.map(|wait| wait.message.as_str())
+        wait.map(|wait| storable::text(&wait.message))
     )
     .fetch_optional(pool)
     .await?;
@@ -168,7 +168,7 @@ pub async fn give_up_pod(pool: &PgPool, build: Uuid, message: &str) -> Result<()
          )
          select pg_notify('image_factory_status', 'stop_asked ' || resource_namespace || '/' || resource_name)::text as told from changed",
         build,
-        message
+        storable::text(message)
     )
     .fetch_optional(pool)
     .await?;

@@ -18,6 +18,9 @@ pub struct Line {
     pub logged_at: Timestamp,
 }
 
+/// Most lines of a page.
+const PAGE_LINES: i64 = 1_000;
+
 /// How far one container's log is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
@@ -36,7 +39,8 @@ pub struct Cursor {
     pub capped: bool,
 }
 
-/// Lines `after` < number ≤ `until` with their times, from the first on, at most `limit`.
+/// Lines `after` < number ≤ `until` with their times, from the first on: at least one where there is one, and no more
+/// than make about `bytes`.
 ///
 /// # Errors
 /// When the query fails.
@@ -45,17 +49,27 @@ pub async fn between(
     build: Uuid,
     after: i64,
     until: i64,
-    limit: i64,
+    bytes: i64,
 ) -> Result<Vec<(i64, Timestamp, String)>> {
     let rows = sqlx::query!(
-        "select line_number, logged_at, log_content from build_logs
-         where build_id = $1 and line_number > $2 and line_number <= $3
-         order by line_number
-         limit $4",
+        "-- Stored lines, to be read again.
+         select line_number, logged_at, log_content
+         from (
+             select *, sum(octet_length(log_content)) over (order by line_number) - octet_length(log_content) as before
+             from (
+                 select line_number, logged_at, log_content from build_logs
+                 where build_id = $1 and line_number > $2 and line_number <= $3
+                 order by line_number
+                 limit $5
+             ) next
+         ) page
+         where before < $4
+         order by line_number",
         build,
         after,
         until,
-        limit
+        bytes,
+        PAGE_LINES
     )
     .fetch_all(pool)
     .await?;
@@ -136,9 +150,6 @@ pub struct Page {
     pub is_last: bool,
     pub status: Status,
 }
-
-/// Most lines of a page.
-const PAGE_LINES: i64 = 1_000;
 
 /// The lines after `after`, at least one where there is one, and as many as make `bytes`. Lines and
 /// status are of one moment: no line ever follows the last page of an attempt that has ended. `None`:

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use image_factory_core::status::Status;
+use image_factory_core::{status::Status, storable};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -35,8 +35,10 @@ pub async fn apply(conn: &mut PgConnection, from: Status, to: Status, changes: &
     }
     let ids: Vec<Uuid> = changes.iter().map(|change| change.build).collect();
     let workers: Vec<Option<Uuid>> = changes.iter().map(|change| change.worker).collect();
-    let reasons: Vec<String> = changes.iter().map(|change| change.reason.clone()).collect();
-    let messages: Vec<Option<String>> = changes.iter().map(|change| change.message.clone()).collect();
+    // Parts of them are others' words: a server's, a builder's.
+    let reasons: Vec<String> = changes.iter().map(|change| storable::text(&change.reason)).collect();
+    let messages: Vec<Option<String>> =
+        changes.iter().map(|change| change.message.as_deref().map(storable::text)).collect();
     let delays: Vec<f64> = changes.iter().map(|change| change.delay.as_secs_f64()).collect();
     let history: Vec<Uuid> = changes.iter().map(|_| clock::new_id()).collect();
     let moved = sqlx::query_file!(

@@ -13,9 +13,9 @@ pub async fn ensure(context: Context, keep: Option<NonZeroU16>) -> Result<(), Er
     let ahead = today.saturating_add(21.days());
     settings::ensure_log_partitions(&context.pool, today, ahead).await?;
     if let Some(days) = keep {
-        let weeks = settings::drop_logs(&context.pool, today.saturating_sub(i64::from(days.get()).days())).await?;
-        if weeks > 0 {
-            tracing::info!(weeks, "old logs were dropped");
+        let before = today.saturating_sub(i64::from(days.get()).days());
+        while settings::drop_logs(&context.pool, before).await? > 0 {
+            tracing::info!("a week of old logs was dropped");
         }
     }
     Ok(())

@@ -83,6 +83,7 @@ async fn leaders_that_come_to_after_another_took_over_do_no_harm() {
             ("crash-b", "launch.before-create"),
             ("crash-c", "log.before-commit"),
             ("crash-d", "finish.before-commit"),
+            ("crash-e", "report.before-patch"),
         ] {
             let failpoints = format!("{place}=1*return(freeze)");
             let leader = Operator::start(&stage, &Settings { failpoints, ..Settings::named(name) });
@@ -96,7 +97,7 @@ async fn leaders_that_come_to_after_another_took_over_do_no_harm() {
             leader.says(&format!("freezing at {place}")).await;
             frozen.push(leader);
         }
-        let last = Operator::start(&stage, &Settings::named("crash-e"));
+        let last = Operator::start(&stage, &Settings::named("crash-f"));
         last.leads().await;
         history::succeeded(tenant, &jobs, &NAMES).await;
         for leader in &frozen {

@@ -36,6 +36,8 @@ enum Answer {
     Object(Value),
     /// A text, after which the connection breaks so many times.
     Text(String, usize),
+    /// A stream that never says anything and never ends.
+    Silence,
 }
 
 impl Cluster {
@@ -76,6 +78,12 @@ impl Cluster {
             &format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}"),
             Answer::Text(text, breaks),
         );
+    }
+
+    /// The log of a container on a node that no longer says anything.
+    pub fn has_endless_log(&self, namespace: &str, pod: &str, container: &str) {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}");
+        self.answers(&path, Answer::Silence);
     }
 
     fn answers(&self, path: &str, answer: Answer) {
@@ -145,6 +153,9 @@ async fn answer(State(cluster): State<Cluster>, method: Method, uri: Uri) -> Res
             Json(page).into_response()
         }
         Some(Answer::Object(object)) => Json(object).into_response(),
+        Some(Answer::Silence) => {
+            Body::from_stream(futures::stream::pending::<std::io::Result<Vec<u8>>>()).into_response()
+        }
         Some(Answer::Text(text, 0)) => text.into_response(),
         Some(Answer::Text(text, _)) => {
             let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);

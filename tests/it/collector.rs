@@ -255,7 +255,7 @@ async fn readings(pool: &PgPool) -> i64 {
     let mut server = PgConnection::connect_with(&(*options).clone().database("postgres")).await.expect("connects");
     sqlx::query_scalar(
         "select coalesce(sum(s.calls), 0)::bigint from pg_stat_statements s join pg_database d on d.oid = s.dbid
-         where d.datname = $1 and s.query like 'select line_number, logged_at, log_content from build_logs%'",
+         where d.datname = $1 and s.query like '-- Stored lines, to be read again%'",
     )
     .bind(database)
     .fetch_one(&mut server)
@@ -361,4 +361,58 @@ async fn a_wait_that_is_over_is_told_no_more_and_begins_anew(pool: PgPool) {
     assert_eq!(note(Some(&waits(Reason::Unschedulable, "two"))).await, 0, "it is another");
     assert_eq!(note(None).await, 0);
     assert_eq!(note(Some(&waits(Reason::Unschedulable, "two"))).await, 0, "it was over meanwhile");
+}
+
+/// Its kubelet is silent: the Pod stays as it was, and the API server waits for the kubelet's log for ever.
+#[sqlx::test(migrations = "./migrations")]
+async fn an_attempt_ends_with_its_node_though_its_pod_stays(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    let mut pod = pod_of(
+        "web",
+        id,
+        "web-pod",
+        &json!({"phase": "Pending", "startTime": "2026-11-24T10:00:00Z",
+        "initContainerStatuses": [ended("prepare", 0, ""), {"name": "build", "image": "i", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"running": {"startedAt": "2026-11-24T10:00:01Z"}}}],
+        "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
+            "message": "Taint manager: deleting due to NoExecute taint"}]}),
+    );
+    pod["metadata"]["deletionTimestamp"] = json!("2026-11-24T10:05:30Z");
+    pod["spec"] = json!({"containers": [], "activeDeadlineSeconds": 3_600, "terminationGracePeriodSeconds": 30});
+    cluster.has_pods(std::slice::from_ref(&pod), "green", std::slice::from_ref(&pod));
+    cluster.has_endless_log("green", "web-pod", "build");
+
+    let (reason, ..) = collect_until(&pool, &cluster, async || end(&pool, id).await).await;
+    assert_eq!(reason, "NodeLost");
+    let log = log(&pool, id).await;
+    assert!(log.last().is_some_and(|line| line.contains("an unknown number of lines is lost")), "{log:?}");
+}
+
+/// The Job controller is refused by a quota or a policy, and tries again and again.
+#[sqlx::test(migrations = "./migrations")]
+async fn a_job_that_never_gets_a_pod_is_told_and_given_up(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    let name = ids::job_name("web", id);
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "status": {}});
+    cluster.has(&format!("/apis/batch/v1/namespaces/green/jobs/{name}"), &job);
+    cluster.has_pods(&[], "green", &[]);
+    let waits = async |given_up: bool| -> Option<(String, bool)> {
+        let given_up = if given_up { "not null" } else { "null" };
+        let query = format!(
+            "select pod_waiting_message, pod_given_up_at is not null from builds
+             where id = $1 and pod_waiting_reason = 'Unschedulable' and pod_given_up_at is {given_up}"
+        );
+        sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(id).fetch_optional(&pool).await.expect("no error")
+    };
+    let told = collect_until(&pool, &cluster, async || waits(false).await).await;
+    assert!(told.0.contains("Kubernetes does not make the Pod of Job web-") && !told.1, "{told:?}");
+    sqlx::query("update builds set pod_waiting_since = now() - interval '1 hour' where id = $1")
+        .bind(id)
+        .execute(&pool)
+        .await
+        .expect("no error");
+    let given_up = collect_until(&pool, &cluster, async || waits(true).await).await;
+    assert!(given_up.0.contains("(given up after 10m)"), "{given_up:?}");
 }

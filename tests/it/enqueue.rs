@@ -1,7 +1,7 @@
 //! Making a run: all its rows or none, once whoever tries, numbered without a gap.
 
 use image_factory::db::{
-    builds::{enqueue, newest, request_cancel},
+    builds::{enqueue, newest, request_cancel, request_cancel_of},
     queue::claim,
 };
 use image_factory_core::{reason::Reason, status::Status};
@@ -138,4 +138,17 @@ async fn cancelling_ends_what_waits_and_marks_what_runs_once(pool: PgPool) -> sq
     assert_eq!(cancel("uid-nobody", Reason::Deleted).await, 0);
     assert_eq!(broken_histories(&pool).await, Vec::<String>::new());
     Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn what_an_older_generation_cancels_is_not_what_a_newer_one_asks_for(pool: PgPool) {
+    limits(&pool, 10, 10).await;
+    let mut asked = attempt("green", "wall");
+    asked.resource.generation = 3;
+    let id = queued(&pool, &asked).await;
+    let cancel = async |generation| request_cancel_of(&pool, "uid-green-wall", generation).await.expect("no error");
+    assert_eq!(cancel(2).await, 0, "read by an operator that was paused since");
+    assert_eq!(history(&pool, id).await, "queued");
+    assert_eq!(cancel(3).await, 1);
+    assert_eq!(history(&pool, id).await, "queued → cancelled");
 }

@@ -249,3 +249,27 @@ async fn a_build_that_waits_goes_by_its_new_priority_and_placement_without_a_new
     fixture.applied(&build(1, &json!({}))).await;
     assert_eq!(fixture.rows().await[0]["priority"], 7);
 }
+
+/// An operator that was paused comes to with rows that it read long ago.
+#[sqlx::test(migrations = "./migrations")]
+async fn a_status_is_not_written_over_what_another_operator_has_written_meanwhile(pool: PgPool) {
+    let fixture = Fixture::new(&pool);
+    let version = |version: &str| {
+        let mut build = build(1, &json!({}));
+        build["metadata"]["resourceVersion"] = json!(version);
+        build
+    };
+    fixture.applied(&version("1")).await;
+    let told = fixture.server.status(BUILD);
+    assert_eq!(told["phase"], "Queued");
+    // The other's status is newer, and this one's watch has not shown it yet.
+    let mut newer = version("2");
+    newer["status"] = json!({"phase": "Success"});
+    fixture.server.holds(BUILD, None);
+    fixture.server.holds(BUILD, Some(newer));
+    let action = fixture.seen(&version("1")).await;
+    assert_eq!(fixture.server.status(BUILD)["phase"], "Success");
+    assert_eq!(action, Action::requeue(std::time::Duration::from_millis(500)), "it is looked at again");
+    fixture.seen(&version("2")).await;
+    assert_eq!(fixture.server.status(BUILD)["phase"], "Queued", "now by all that there is");
+}

@@ -2,7 +2,7 @@
 //! written once, whoever comes first.
 
 use image_factory::db::{
-    builds::newest,
+    builds::{newest, request_cancel},
     launches,
     queue::claim,
     transitions::{self, Change},
@@ -122,4 +122,28 @@ async fn of_many_that_finish_at_once_one_does(pool: PgPool) -> sqlx::Result<()> 
     }
     assert_eq!(broken_histories(&pool).await, Vec::<String>::new());
     Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn what_shall_stop_does_not_wait_again(pool: PgPool) {
+    limits(&pool, 10, 10).await;
+    let id = build_in(&pool, Status::InProgress).await;
+    let unlaunched = launches::unlaunched(&pool).await.expect("it can be read");
+    // Between the dispatcher's look and the API server's refusal.
+    let uid = row(&pool, id).await["resource_uid"].as_str().expect("text").to_owned();
+    request_cancel(&pool, &uid, Reason::Deleted, "the Build was deleted").await.expect("it can be asked");
+    launches::put_back(&pool, id, "a quota is full", std::time::Duration::ZERO).await.expect("no error");
+    launches::put_back_stranded(&pool, &unlaunched).await.expect("no error");
+    assert_eq!(history(&pool, id).await, "queued → in_progress", "whoever would launch it ends it");
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn an_end_is_written_whatever_its_words_hold(pool: PgPool) {
+    limits(&pool, 10, 10).await;
+    let id = build_in(&pool, Status::InProgress).await;
+    let mut outcome = failure(Reason::SourceNotFound);
+    outcome.failure.as_mut().expect("it failed").message = "the server says: repository 'x\0y' not found".to_owned();
+    assert!(finish(&pool, id, &outcome).await);
+    assert_eq!(row(&pool, id).await["error_message"], "the server says: repository 'x\u{fffd}y' not found");
+    assert_eq!(broken_histories(&pool).await, Vec::<String>::new());
 }

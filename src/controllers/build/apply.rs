@@ -30,7 +30,7 @@ pub async fn apply(
     match plan {
         Plan::Nothing => return Ok(newest),
         Plan::Cancel => {
-            builds::request_cancel(pool, &uid, Reason::Cancelled, "spec.cancel is true").await?;
+            builds::request_cancel_of(pool, &uid, live.build.metadata.generation.unwrap_or_default()).await?;
         }
         Plan::Amend => {
             let spec = stored_spec(&live.build)?;

@@ -38,27 +38,47 @@ const TAIL_BYTES: usize = 512;
 /// Longest name of `status.step.current` in bytes.
 const STEP_BYTES: usize = 256;
 
+/// Whether the status stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reported {
+    Stands,
+    /// The Build is not as it was when it was looked at: its status may have been written by another operator, from
+    /// newer rows. It is to be looked at again.
+    Overtaken,
+}
+
 /// Patches the status and publishes an Event, each only where something has changed.
-pub async fn report(context: &Context, pace: &Pace, build: &Watched, newest: Option<&Newest>) -> Result<(), Error> {
-    let Some(status) = status(build, newest) else { return Ok(()) };
+pub async fn report(
+    context: &Context,
+    pace: &Pace,
+    build: &Watched,
+    newest: Option<&Newest>,
+) -> Result<Reported, Error> {
+    let Some(status) = status(build, newest) else { return Ok(Reported::Stands) };
     let (before, now) = (build.told.as_ref(), Told::of(&status));
     if before.is_some_and(|before| before.says(&now)) {
-        return Ok(());
+        return Ok(Reported::Stands);
     }
     if before.is_some_and(|before| before.says_but_for_steps(&now)) && !pace.allows(build, Instant::now()) {
-        return Ok(());
+        return Ok(Reported::Stands);
     }
     failpoint::request("report.before-patch")?;
     let namespace = build.namespace().unwrap_or_default();
-    if !kube_ext::apply_status::<Build>(&context.client, &namespace, &build.name_any(), &status).await? {
+    let version = build.metadata.resource_version.as_deref();
+    let applied =
+        kube_ext::apply_status_to::<Build>(&context.client, &namespace, &build.name_any(), version, &status).await;
+    match applied {
+        Ok(true) => {}
         // Deleted meanwhile.
-        return Ok(());
+        Ok(false) => return Ok(Reported::Stands),
+        Err(kube::Error::Api(error)) if error.code == 409 => return Ok(Reported::Overtaken),
+        Err(error) => return Err(error.into()),
     }
     failpoint::request("report.after-patch")?;
     if let Some(event) = newest.filter(|newest| is_news(before, newest)).and_then(event) {
         context.publish(build, &event).await;
     }
-    Ok(())
+    Ok(Reported::Stands)
 }
 
 /// Whether an Event is due: of a start or an end when the status comes there, of a further attempt when it is made.

@@ -19,7 +19,8 @@ changed as (
     from asked
     where builds.id = asked.id
       and builds.status = $6
-      and ($7 <> 'queued' or builds.job_created_at is null)
+      -- One that shall stop does not wait again: whoever would launch it ends it.
+      and ($7 <> 'queued' or (builds.job_created_at is null and builds.cancel_requested_at is null))
     returning builds.id, builds.image_id, asked.reason, asked.history_id, builds.resource_namespace, builds.resource_name
 ),
 recorded as (

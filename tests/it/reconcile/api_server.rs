@@ -138,6 +138,14 @@ impl State {
                 None => failure(404, "NotFound"),
             },
             "PATCH" => match path.strip_suffix("/status").and_then(|path| self.objects.get_mut(path)) {
+                // Whoever names a version means the object as it was then.
+                Some(object)
+                    if body["metadata"]["resourceVersion"]
+                        .as_str()
+                        .is_some_and(|version| object["metadata"]["resourceVersion"] != version) =>
+                {
+                    failure(409, "Conflict")
+                }
                 Some(object) => {
                     object["status"] = body["status"].clone();
                     (200, object.clone())

@@ -130,7 +130,8 @@ async fn a_week_of_logs_is_dropped_once_it_is_over_and_all_its_builds_have_ended
     assert_eq!(drop("2020-01-13").await?, 1);
     assert_eq!(drop("2020-01-13").await?, 0);
     assert_eq!(stored().await?, [0, 1, 1], "the cursors say what is stored");
-    assert_eq!(drop("2021-01-01").await?, 2, "that of the 13th and the empty one, not that of a build that waits");
+    let dropped = [drop("2021-01-01").await?, drop("2021-01-01").await?, drop("2021-01-01").await?];
+    assert_eq!(dropped, [1, 1, 0], "that of the 13th and the empty one, a week a call, not that of a build that waits");
     assert_eq!(stored().await?, [0, 0, 1]);
     assert_eq!(ensure(&pool, "2020-01-06", "2020-01-06").await?, 1, "it could be made again");
     Ok(())
