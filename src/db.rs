@@ -13,6 +13,7 @@ pub mod logs;
 pub mod notifications;
 mod origins;
 pub mod policies;
+pub mod polls;
 pub mod queue;
 pub mod results;
 pub mod rollup;

@@ -7,6 +7,7 @@ pub mod heartbeat;
 pub mod history;
 pub mod notifier;
 mod partitions;
+pub mod poller;
 mod rollup;
 pub mod scheduler;
 pub mod sweeper;
@@ -64,6 +65,8 @@ pub fn spawn(
         let (context, sender) = (notifier.clone(), sender.clone());
         async move { notifier::notify(&context, &sender).await }
     }));
+    let poller = context.clone();
+    tasks.spawn(every("poller", WAKEFUL, context.clone(), stop.clone(), move || poller::poll(poller.clone())));
     let history = context.clone();
     tasks.spawn(every("history", Duration::from_mins(1), context.clone(), stop.clone(), move || {
         history::prune(history.clone())
