@@ -79,6 +79,12 @@ pub struct Operator {
     /// Days for which logs are kept at least; they are dropped by the week. Not set: for ever
     #[arg(long, env = "IMAGE_FACTORY_LOG_DAYS")]
     pub log_days: Option<NonZeroU16>,
+    /// Days for which rows of what webhooks received and sent are kept. 0: for ever
+    #[arg(long, env = "IMAGE_FACTORY_DELIVERY_DAYS", default_value = "30")]
+    pub delivery_days: u16,
+    /// Days for which rows of the slots of schedules are kept. 0: for ever
+    #[arg(long, env = "IMAGE_FACTORY_SLOT_DAYS", default_value = "90")]
+    pub slot_days: u16,
 }
 
 /// Who makes the Pod of a build's Job, and closes the Job when the build has ended.

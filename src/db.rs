@@ -11,6 +11,7 @@ mod images;
 pub mod launches;
 pub mod logs;
 pub mod notifications;
+pub mod old_rows;
 mod origins;
 pub mod policies;
 pub mod polls;

@@ -1,6 +1,6 @@
 //! `image-factory operator`: wires the parts of the running operator and ends them together.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU16, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::StreamExt;
@@ -155,6 +155,10 @@ fn start(
             queued_minutes: config.queued_minutes.map(|minutes| i32::from(minutes.get())),
         },
         log_days: config.log_days,
+        old_rows: tasks::old_rows::Days {
+            deliveries: NonZeroU16::new(config.delivery_days),
+            slots: NonZeroU16::new(config.slot_days),
+        },
     };
     let woken = listener::TaskWakes::default();
     tasks::spawn(parts, context, settings, sender, woken.clone(), stop);
