@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_look_begins_when_its_time_has_come_and_none_is_under_way() {
-        let minutes = |minutes| Some(minutes * 60);
+        let minutes = |minutes: u64| Some(minutes * 60);
         assert_eq!(
             begun(&[polling(1, 1, None, false), polling(2, 2, minutes(5), false), polling(3, 3, minutes(4), false)]),
             [1, 2]
