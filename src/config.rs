@@ -73,6 +73,9 @@ pub struct Operator {
     /// How long a build's Pod may wait for a node that takes it
     #[arg(long, env = "IMAGE_FACTORY_UNSCHEDULABLE_DEADLINE", default_value = "10m", value_parser = span)]
     pub unschedulable_deadline: Duration,
+    /// An admission policy writes onto each Build who asked for it, over whatever a manifest says: rows name that user
+    #[arg(long, env = "IMAGE_FACTORY_RECORD_USERS")]
+    pub record_users: bool,
     /// Bytes of log that are kept for one build; the rest is drained and counted
     #[arg(long, env = "IMAGE_FACTORY_LOG_BYTES", default_value_t = 256 * 1024 * 1024)]
     pub log_bytes: u64,

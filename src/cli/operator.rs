@@ -90,6 +90,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         patience: Patience { start: config.image_pull_deadline, unschedulable: config.unschedulable_deadline },
         followed: Arc::default(),
         log_bytes: config.log_bytes,
+        records_users: config.record_users,
     };
 
     let config::Notifications { unencrypted, ranges, cluster_ranges } = config.notifications.clone();

@@ -9,6 +9,7 @@ mod cluster;
 mod registry;
 mod rows;
 mod tenant;
+mod users;
 mod watching;
 
 mod api;

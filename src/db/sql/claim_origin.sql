@@ -20,9 +20,16 @@ delivery as (
             else c.webhook_name || ' ' || d.delivery_id end as source,
         d.event_type, d.event
 ),
+-- Whoever has made the Build is the operator itself.
+unasked as (
+    update builds set triggered_by_user_id = null
+    from slot
+    where builds.id = $1 and builds.triggered_by_user_id is not null
+),
 described as (
     update builds
-    set triggered_by_git_event = delivery.event_type,
+    set triggered_by_user_id = null,
+        triggered_by_git_event = delivery.event_type,
         git_commit = delivery.event ->> 'commit',
         git_branch = coalesce(delivery.event ->> 'branch', delivery.event ->> 'tag'),
         git_author = delivery.event ->> 'author',

@@ -98,6 +98,7 @@ impl Host {
             stored: broadcast::channel(1).0,
             followed: Arc::default(),
             log_bytes: 0,
+            records_users: false,
         };
         let rate = NonZeroU32::new(rate).expect("some");
         let router = hooks(Hooks::new(client, pool.clone(), context.metrics.clone(), rate));
