@@ -1,6 +1,7 @@
 //! Who asked for a build: the user whom the API server has authenticated, where it has policies to write them down,
 //! whatever a manifest says; and nobody otherwise.
 
+use image_factory::crd::Build;
 use image_factory_core::labels::REQUESTED_BY;
 use k8s_openapi::api::{admissionregistration::v1::ValidatingAdmissionPolicy, authentication::v1::SelfSubjectReview};
 use kube::{
@@ -67,7 +68,7 @@ async fn whoever_asks_for_a_run_is_written_over_what_a_manifest_says() {
         let mut config = cluster::config().await;
         config.auth_info.impersonate = Some("pomona".to_owned());
         config.auth_info.impersonate_groups = Some(vec!["system:masters".to_owned()]);
-        let builds = Api::namespaced(Client::try_from(config).expect("a client"), &tenant.namespace);
+        let builds: Api<Build> = Api::namespaced(Client::try_from(config).expect("a client"), &tenant.namespace);
         let patch = async |annotations: Value| {
             let patch = json!({"metadata": {"annotations": annotations, "labels": {"seen": "yes"}}});
             builds.patch("cider", &PatchParams::default(), &Patch::Merge(&patch)).await.expect("it is taken")
