@@ -78,6 +78,6 @@ async fn a_build_made_for_a_row_takes_it_once_and_one_that_only_says_so_does_not
     assert_eq!(trigger(&pool, pushed).await, ("webhook".to_owned(), "hook ripe".to_owned()));
     assert_eq!(id(&pool, "select build_id from webhook_deliveries").await, pushed);
     for build in [own, pushed] {
-        assert_eq!(users(&pool, build).await, [None, None, None], "nobody asked for it");
+        assert!(users(&pool, build).await.iter().all(Option::is_none), "nobody asked for it");
     }
 }

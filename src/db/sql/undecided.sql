@@ -33,7 +33,20 @@ select d.id,
                  else other.build_name is not null
                    and other.event ->> 'before' is not distinct from d.event ->> 'before'
              end
-       ) as "is_repeated!"
+       ) as "is_repeated!",
+       -- It came late: the push after it has come before, and is not undone by this one.
+       exists (
+           select from webhook_deliveries next
+           where next.webhook_config_id = d.webhook_config_id
+             and next.direction = 'inbound'
+             and next.id < d.id
+             and next.created_at > d.created_at - interval '24 hours'
+             and next.build_name is not null
+             and not next.polled and not d.polled
+             and next.event ->> 'git_ref' = d.event ->> 'git_ref'
+             and next.event ->> 'before' = d.event ->> 'commit'
+             and d.event ->> 'before' is distinct from next.event ->> 'commit'
+       ) as "is_outdated!"
 from webhook_deliveries d
 join webhook_configs c on c.id = d.webhook_config_id
 where d.next_retry_at is not null
