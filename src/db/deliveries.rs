@@ -146,33 +146,39 @@ pub struct Due {
 /// # Errors
 /// When the query fails.
 pub async fn due(pool: &PgPool, limit: i64) -> Result<Vec<Due>> {
-    let rows = sqlx::query_file!("src/db/sql/due_deliveries.sql", limit).fetch_all(pool).await?;
-    let mut due = Vec::with_capacity(rows.len());
-    for row in rows {
-        if row.is_outdated {
-            failed(pool, row.id, &Cause::Outdated.to_string(), None).await?;
-            continue;
+    loop {
+        let rows = sqlx::query_file!("src/db/sql/due_deliveries.sql", limit).fetch_all(pool).await?;
+        let (mut due, mut is_all) = (Vec::with_capacity(rows.len()), true);
+        for row in rows {
+            if row.is_outdated {
+                failed(pool, row.id, &Cause::Outdated.to_string(), None).await?;
+                // Then it is the next one's turn.
+                is_all = false;
+                continue;
+            }
+            let revision = read::<Event>("event", row.event)
+                .and_then(|event| trigger::revision(&event).ok_or_else(|| Error::Row(Cause::Commit.to_string())));
+            match (revision, webhooks::spec(row.spec)) {
+                (Ok(revision), Ok(spec)) => due.push(Due {
+                    id: row.id,
+                    build_name: row.build_name,
+                    delivery_id: row.delivery_id,
+                    attempt: row.attempt_number,
+                    revision,
+                    namespace: row.namespace,
+                    webhook: row.webhook_name,
+                    webhook_uid: row.resource_uid,
+                    spec,
+                    origins: row.origins,
+                    is_made: row.is_made,
+                }),
+                (Err(error), _) | (_, Err(error)) => failed(pool, row.id, &error.to_string(), None).await?,
+            }
         }
-        let revision = read::<Event>("event", row.event)
-            .and_then(|event| trigger::revision(&event).ok_or_else(|| Error::Row(Cause::Commit.to_string())));
-        match (revision, webhooks::spec(row.spec)) {
-            (Ok(revision), Ok(spec)) => due.push(Due {
-                id: row.id,
-                build_name: row.build_name,
-                delivery_id: row.delivery_id,
-                attempt: row.attempt_number,
-                revision,
-                namespace: row.namespace,
-                webhook: row.webhook_name,
-                webhook_uid: row.resource_uid,
-                spec,
-                origins: row.origins,
-                is_made: row.is_made,
-            }),
-            (Err(error), _) | (_, Err(error)) => failed(pool, row.id, &error.to_string(), None).await?,
+        if is_all {
+            return Ok(due);
         }
     }
-    Ok(due)
 }
 
 /// Notes that the Builds of these deliveries are there.

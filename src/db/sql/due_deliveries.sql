@@ -41,14 +41,15 @@ select d.id,
        c.spec as "spec!",
        tries.ids as "origins!",
        tries.is_made as "is_made!",
-       -- It could not be made for a while, and a newer commit was.
+       -- It could not be made for a while, and a newer commit was; or that is to take its place.
        not d.redelivered and not tries.is_made and exists (
            select from webhook_deliveries newer
            where newer.webhook_config_id = d.webhook_config_id
              and newer.direction = 'inbound'
              and newer.id > tries.ids[1]
              and newer.build_name <> d.build_name
-             and newer.made_at is not null
+             and not newer.redelivered
+             and (newer.made_at is not null or (c.spec ->> 'supersede')::boolean and newer.next_retry_at is not null)
              and newer.event ->> 'git_ref' = d.event ->> 'git_ref'
        ) as "is_outdated!"
 from ready d

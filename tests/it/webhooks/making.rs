@@ -259,3 +259,15 @@ async fn an_older_commit_is_never_built_after_a_newer_one(pool: PgPool) {
     host.deliver().await;
     assert_eq!(host.cluster.builds().len(), 4);
 }
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn of_many_pushes_that_take_each_others_place_the_last_is_built(pool: PgPool) {
+    let host = Host::new(&pool);
+    host.has(1, &[("hook", spec("github", &json!({"supersede": true})))]).await;
+    let commits = ["0", "1", "2", "3", "4"].map(|digit| digit.repeat(40));
+    for (id, pair) in commits.windows(2).enumerate() {
+        host.push("hook", &id.to_string(), &moved(&pair[0], &pair[1])).await;
+    }
+    host.deliver_on().await;
+    assert_eq!(revisions(&host), [commits[4].clone()]);
+}
