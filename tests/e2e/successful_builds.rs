@@ -150,10 +150,8 @@ async fn one_success(tenant: &Tenant, build: &image_factory::crd::Build, manifes
     assert!(time("completed_at") < time("cleanup_due_at"));
 
     let trigger = rows::build_triggers(pool, id).await;
-    let expected = match users::are_recorded(&tenant.client).await {
-        true => Some(users::username(&tenant.client).await),
-        false => None,
-    };
+    let expected =
+        if users::are_recorded(&tenant.client).await { Some(users::username(&tenant.client).await) } else { None };
     assert_eq!(trigger["trigger_type"], "manual");
     assert_eq!(row["triggered_by_user_id"], trigger["created_by_user_id"]);
     let said = users::trigger(tenant, &trigger).await;

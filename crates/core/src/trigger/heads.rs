@@ -55,9 +55,9 @@ fn is_name(text: &str) -> bool {
 
 /// The heads as lines of a log; the last says how many there are.
 pub fn written(heads: &Heads) -> String {
-    let mut text: String = heads.iter().map(|(branch, commit)| format!("{HEAD}{commit} {branch}\n")).collect();
-    text.push_str(&format!("{END}{}\n", heads.len()));
-    text
+    let mut lines: Vec<String> = heads.iter().map(|(branch, commit)| format!("{HEAD}{commit} {branch}\n")).collect();
+    lines.push(format!("{END}{}\n", heads.len()));
+    lines.concat()
 }
 
 /// The heads that a log holds, beside whatever else git has said in it.
@@ -106,7 +106,8 @@ mod tests {
     }
 
     fn listing(lines: &[(&str, &str)]) -> Vec<git::Reference> {
-        git::references(&lines.iter().map(|(object, name)| format!("{object}\t{name}\n")).collect::<String>())
+        let lines: Vec<String> = lines.iter().map(|(object, name)| format!("{object}\t{name}\n")).collect();
+        git::references(&lines.concat())
     }
 
     #[test]
