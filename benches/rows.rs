@@ -82,6 +82,7 @@ async fn log(pool: &PgPool, url: &str, client: &Client, lines: i64) -> anyhow::R
         stored: tokio::sync::broadcast::channel(1).0,
         followed: std::sync::Arc::default(),
         log_bytes: u64::MAX,
+        records_users: false,
     };
     let file = std::env::temp_dir().join(format!("image-factory-bench-{}", std::process::id()));
     let file = file.to_str().context("the temporary folder has no name in UTF-8")?;

@@ -33,3 +33,4 @@ cargo bench --bench claims
 cargo bench --bench rows
 cargo bench --bench live_logs
 cargo bench --bench many_logs
+cargo bench --bench webhooks

@@ -2,6 +2,7 @@
 
 pub mod crds;
 pub mod git_credential;
+pub mod heads;
 pub mod inspect;
 pub mod logs;
 pub mod migrate;
@@ -51,6 +52,8 @@ enum Command {
     Webhooks(webhooks::Arguments),
     /// Inside a build's Pod: put the agent and the source on the shared volume
     Prepare(prepare::Arguments),
+    /// Inside a Pod of a webhook: look at the heads of a repository's branches
+    Heads(heads::Arguments),
     /// Inside a build's Pod: tell git a password
     #[command(hide = true)]
     GitCredential(git_credential::Arguments),
@@ -72,6 +75,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(arguments) => return verify::run(&arguments).await,
         Command::Webhooks(arguments) => webhooks::run(&arguments).await?,
         Command::Prepare(arguments) => return Ok(prepare::run(arguments).await),
+        Command::Heads(arguments) => return Ok(heads::run(arguments).await),
         Command::GitCredential(arguments) => git_credential::run(&arguments)?,
         Command::Inspect(arguments) => return inspect::run(arguments).await,
     }

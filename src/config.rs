@@ -73,12 +73,21 @@ pub struct Operator {
     /// How long a build's Pod may wait for a node that takes it
     #[arg(long, env = "IMAGE_FACTORY_UNSCHEDULABLE_DEADLINE", default_value = "10m", value_parser = span)]
     pub unschedulable_deadline: Duration,
+    /// An admission policy writes onto each Build who asked for it, over whatever a manifest says: rows name that user
+    #[arg(long, env = "IMAGE_FACTORY_RECORD_USERS")]
+    pub record_users: bool,
     /// Bytes of log that are kept for one build; the rest is drained and counted
     #[arg(long, env = "IMAGE_FACTORY_LOG_BYTES", default_value_t = 256 * 1024 * 1024)]
     pub log_bytes: u64,
     /// Days for which logs are kept at least; they are dropped by the week. Not set: for ever
     #[arg(long, env = "IMAGE_FACTORY_LOG_DAYS")]
     pub log_days: Option<NonZeroU16>,
+    /// Days for which rows of what webhooks received and sent are kept. 0: for ever
+    #[arg(long, env = "IMAGE_FACTORY_DELIVERY_DAYS", default_value = "30")]
+    pub delivery_days: u16,
+    /// Days for which rows of the slots of schedules are kept. 0: for ever
+    #[arg(long, env = "IMAGE_FACTORY_SLOT_DAYS", default_value = "90")]
+    pub slot_days: u16,
 }
 
 /// Who makes the Pod of a build's Job, and closes the Job when the build has ended.

@@ -6,6 +6,7 @@
 
 mod buildx;
 mod container;
+pub mod heads;
 mod kaniko;
 mod labels;
 pub mod managed;

@@ -43,6 +43,8 @@ pub struct Context {
     pub patience: Patience,
     /// Bytes of log kept for one attempt.
     pub log_bytes: u64,
+    /// Whether the annotation that names a Build's user is our admission policy's own, and so may be believed.
+    pub records_users: bool,
 }
 
 impl Context {

@@ -6,7 +6,9 @@ pub mod deliverer;
 pub mod heartbeat;
 pub mod history;
 pub mod notifier;
+pub mod old_rows;
 mod partitions;
+pub mod poller;
 mod rollup;
 pub mod scheduler;
 pub mod sweeper;
@@ -42,6 +44,7 @@ pub struct Settings {
     pub heartbeat: heartbeat::Settings,
     /// For how many days logs are kept at least; without it, for ever.
     pub log_days: Option<NonZeroU16>,
+    pub old_rows: old_rows::Days,
 }
 
 /// Starts every task; they end at `stop`. `sender` sends for the notifier.
@@ -64,6 +67,8 @@ pub fn spawn(
         let (context, sender) = (notifier.clone(), sender.clone());
         async move { notifier::notify(&context, &sender).await }
     }));
+    let poller = context.clone();
+    tasks.spawn(every("poller", WAKEFUL, context.clone(), stop.clone(), move || poller::poll(poller.clone())));
     let history = context.clone();
     tasks.spawn(every("history", Duration::from_mins(1), context.clone(), stop.clone(), move || {
         history::prune(history.clone())
@@ -87,6 +92,10 @@ pub fn spawn(
     let partitions = context.clone();
     tasks.spawn(every("partitions", Duration::from_hours(12), context.clone(), stop.clone(), move || {
         partitions::ensure(partitions.clone(), settings.log_days)
+    }));
+    let old_rows = context.clone();
+    tasks.spawn(every("old_rows", Duration::from_hours(24), context.clone(), stop.clone(), move || {
+        old_rows::forget(old_rows.clone(), settings.old_rows)
     }));
     let rollup = context.clone();
     tasks.spawn(every("rollup", Duration::from_mins(1), context.clone(), stop.clone(), move || {

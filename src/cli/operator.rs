@@ -1,6 +1,6 @@
 //! `image-factory operator`: wires the parts of the running operator and ends them together.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU16, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::StreamExt;
@@ -90,6 +90,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         patience: Patience { start: config.image_pull_deadline, unschedulable: config.unschedulable_deadline },
         followed: Arc::default(),
         log_bytes: config.log_bytes,
+        records_users: config.record_users,
     };
 
     let config::Notifications { unencrypted, ranges, cluster_ranges } = config.notifications.clone();
@@ -155,6 +156,10 @@ fn start(
             queued_minutes: config.queued_minutes.map(|minutes| i32::from(minutes.get())),
         },
         log_days: config.log_days,
+        old_rows: tasks::old_rows::Days {
+            deliveries: NonZeroU16::new(config.delivery_days),
+            slots: NonZeroU16::new(config.slot_days),
+        },
     };
     let woken = listener::TaskWakes::default();
     tasks::spawn(parts, context, settings, sender, woken.clone(), stop);

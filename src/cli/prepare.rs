@@ -99,7 +99,12 @@ fn volume_file(text: &str) -> Result<VolumeFile, String> {
 
 /// Ends at once when the Pod is deleted: as the first process of its container nothing else would end it.
 pub async fn run(arguments: Arguments) -> ExitCode {
-    let work = tokio::task::spawn_blocking(move || prepare_and_report(&arguments));
+    until_terminated(move || prepare_and_report(&arguments)).await
+}
+
+/// Does the work of a container, unless that is told to end before.
+pub(super) async fn until_terminated(work: impl FnOnce() -> ExitCode + Send + 'static) -> ExitCode {
+    let work = tokio::task::spawn_blocking(work);
     let terminated = async {
         match signal(SignalKind::terminate()) {
             Ok(mut signal) => signal.recv().await,
@@ -109,7 +114,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     tokio::select! {
         code = work => code.unwrap_or(ExitCode::FAILURE),
         _ = terminated => {
-            println!("prepare was told to end");
+            println!("it was told to end");
             // Returning would wait for the work.
             std::process::exit(i32::from(TERMINATED))
         }
@@ -192,8 +197,7 @@ fn write_inline(chunks: Option<Vec<String>>, folder: &Path) -> Result<(), PodFai
 }
 
 fn fetch(arguments: &Arguments, url: &str, folder: &Path) -> Result<SourceFacts, PodFailure> {
-    let helper = std::env::current_exe()
-        .map_err(|error| PodFailure::new("Internal", format!("failed to find this program: {error}")))?;
+    let helper = this_program()?;
     let authorities = arguments.git_authorities.as_deref().map(|pem| trusted(&arguments.volume, pem)).transpose()?;
     let wanted = Wanted {
         authorities,
@@ -218,8 +222,13 @@ fn fetch(arguments: &Arguments, url: &str, folder: &Path) -> Result<SourceFacts,
     Ok(facts)
 }
 
+pub(super) fn this_program() -> Result<PathBuf, PodFailure> {
+    std::env::current_exe()
+        .map_err(|error| PodFailure::new("Internal", format!("failed to find this program: {error}")))
+}
+
 /// git takes one file, and it in place of the system's.
-fn trusted(volume: &Path, pem: &str) -> Result<PathBuf, PodFailure> {
+pub(super) fn trusted(volume: &Path, pem: &str) -> Result<PathBuf, PodFailure> {
     let path = volume.join(AUTHORITIES_NAME);
     let system = match fs::read_to_string(SYSTEM_AUTHORITIES) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -158,7 +158,7 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
         let refused =
             text::refusal(&live.build)?.or_else(|| validate::refusal(&live.build.spec, &live.namespace, &context.jobs));
         let plan = plan::plan(&Desired::of(&live.build)?, newest.as_ref());
-        let newest = apply::apply(pool, &live, newest, plan, refused).await?;
+        let newest = apply::apply(context, &live, newest, plan, refused).await?;
         let reported = report::report(context, pace, &Watched::try_from(live.build)?, newest.as_ref()).await?;
         (newest, reported)
     };

@@ -1,5 +1,4 @@
-//! The kind WebhookConfig: makes Builds from what a Git host sends, and sends out what became of builds. What does not
-//! act yet is refused by name.
+//! The kind WebhookConfig: makes Builds from what a Git host sends, and sends out what became of builds.
 
 use image_factory_core::{
     retention::Limits,
@@ -12,7 +11,7 @@ use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{reference::SecretKeyReference, template::BuildTemplate, unavailable};
+use super::{reference::SecretKeyReference, template::BuildTemplate};
 
 /// What is received from a Git host, and what is sent out.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -58,7 +57,14 @@ use super::{reference::SecretKeyReference, template::BuildTemplate, unavailable}
     "!has(self.generic) || (has(self.provider) && self.provider == 'generic')",
     "spec.generic is read only with provider generic; remove it or change spec.provider"
 ))]
-#[x_kube(validation = unavailable("spec.poll", "!has(self.poll)"))]
+#[x_kube(validation = (
+    "!has(self.poll) || (has(self.provider) && has(self.template) && has(self.template.spec.source.git))",
+    "spec.poll needs spec.provider, and a template with spec.source.git: its repository is looked at"
+))]
+#[x_kube(validation = (
+    "!has(self.poll) || !has(self.events) || 'push' in self.events",
+    "spec.poll looks at branches, and spec.events has no push: add it or remove spec.poll"
+))]
 #[x_kube(validation = (
     "!has(self.commitStatus) || (has(self.provider) && self.provider in ['github', 'gitlab', 'gitea', 'forgejo'])",
     "spec.commitStatus works only with the providers github, gitlab, gitea and forgejo; remove it"
@@ -117,7 +123,8 @@ pub struct WebhookConfigSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub failed_builds_history_limit: Option<i32>,
-    /// Looks at the branch heads itself, for deliveries that never came.
+    /// Looks at the heads of the branches itself, for deliveries that never came: a Pod in this namespace asks the
+    /// template's repository. A commit that was not delivered makes a Build as its push would have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poll: Option<Poll>,
     /// How to read deliveries of provider generic. Default: signed by the rules of Standard Webhooks.
@@ -210,11 +217,11 @@ impl WebhookConfigSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Poll {
-    /// Time between two looks, such as 5m; from 30s to 24h.
+    /// Time between two looks, such as 5m; from 1m to 24h.
     #[schemars(with = "String", length(min = 2, max = 24))]
     #[x_kube(validation = (
-        "self.matches('^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$') && duration(self) >= duration('30s') && duration(self) <= duration('24h')",
-        "spec.poll.interval must be a duration from 30s to 24h, such as 5m"
+        "self.matches('^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$') && duration(self) >= duration('1m') && duration(self) <= duration('24h')",
+        "spec.poll.interval must be a duration from 1m to 24h, such as 5m"
     ))]
     pub interval: Duration,
 }
@@ -317,6 +324,9 @@ pub struct WebhookConfigStatus {
     /// The last delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_delivery: Option<LastDelivery>,
+    /// The last look at the branch heads that has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_poll: Option<LastPoll>,
     /// Ready, and Stalled where the specification can't act.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -334,4 +344,15 @@ pub struct LastDelivery {
     pub id: Option<String>,
     /// What became of it, as a sentence.
     pub outcome: String,
+}
+
+/// The last look at the branch heads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastPoll {
+    /// When it ended.
+    pub at: Timestamp,
+    /// Why it saw nothing. Absent where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }

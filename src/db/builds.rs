@@ -169,6 +169,8 @@ async fn insert(conn: &mut PgConnection, id: Uuid, new: &NewAttempt) -> Result<(
         None => None,
     };
     let trigger = claimed.as_ref().unwrap_or(&new.trigger);
+    // Nobody asked for what was made for a slot or a delivery.
+    let user = if claimed.is_some() { None } else { user };
     sqlx::query_file!(
         "src/db/sql/first_rows.sql",
         id,

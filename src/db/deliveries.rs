@@ -96,6 +96,10 @@ pub async fn decide(pool: &PgPool, limit: i64) -> Result<usize> {
         };
         ids.push(row.id);
         match verdict {
+            Ok(_) if row.is_outdated && !row.redelivered => {
+                names.push(None);
+                causes.push(Some(Cause::Outdated.to_string()));
+            }
             Ok(_) => {
                 seen.insert(key);
                 names.push(Some(image_factory_core::ids::made_name(&row.webhook_name, row.id)));
@@ -135,34 +139,46 @@ pub struct Due {
     pub is_made: bool,
 }
 
-/// Deliveries whose Build is to be made now. One that can't be read makes none, and holds up no other.
+/// Deliveries whose Build is to be made now: of each webhook the oldest, when no Build of it is queued or running, since
+/// all push one tag. One that can't be read, or of whose ref a newer commit was built meanwhile, makes none, and holds up
+/// no other.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn due(pool: &PgPool, limit: i64) -> Result<Vec<Due>> {
-    let rows = sqlx::query_file!("src/db/sql/due_deliveries.sql", limit).fetch_all(pool).await?;
-    let mut due = Vec::with_capacity(rows.len());
-    for row in rows {
-        let revision = read::<Event>("event", row.event)
-            .and_then(|event| trigger::revision(&event).ok_or_else(|| Error::Row(Cause::Commit.to_string())));
-        match (revision, webhooks::spec(row.spec)) {
-            (Ok(revision), Ok(spec)) => due.push(Due {
-                id: row.id,
-                build_name: row.build_name,
-                delivery_id: row.delivery_id,
-                attempt: row.attempt_number,
-                revision,
-                namespace: row.namespace,
-                webhook: row.webhook_name,
-                webhook_uid: row.resource_uid,
-                spec,
-                origins: row.origins,
-                is_made: row.is_made,
-            }),
-            (Err(error), _) | (_, Err(error)) => failed(pool, row.id, &error.to_string(), None).await?,
+    loop {
+        let rows = sqlx::query_file!("src/db/sql/due_deliveries.sql", limit).fetch_all(pool).await?;
+        let (mut due, mut is_all) = (Vec::with_capacity(rows.len()), true);
+        for row in rows {
+            if row.is_outdated {
+                failed(pool, row.id, &Cause::Outdated.to_string(), None).await?;
+                // Then it is the next one's turn.
+                is_all = false;
+                continue;
+            }
+            let revision = read::<Event>("event", row.event)
+                .and_then(|event| trigger::revision(&event).ok_or_else(|| Error::Row(Cause::Commit.to_string())));
+            match (revision, webhooks::spec(row.spec)) {
+                (Ok(revision), Ok(spec)) => due.push(Due {
+                    id: row.id,
+                    build_name: row.build_name,
+                    delivery_id: row.delivery_id,
+                    attempt: row.attempt_number,
+                    revision,
+                    namespace: row.namespace,
+                    webhook: row.webhook_name,
+                    webhook_uid: row.resource_uid,
+                    spec,
+                    origins: row.origins,
+                    is_made: row.is_made,
+                }),
+                (Err(error), _) | (_, Err(error)) => failed(pool, row.id, &error.to_string(), None).await?,
+            }
+        }
+        if is_all {
+            return Ok(due);
         }
     }
-    Ok(due)
 }
 
 /// Notes that the Builds of these deliveries are there.
@@ -173,7 +189,7 @@ pub async fn made(pool: &PgPool, deliveries: &[Uuid]) -> Result<()> {
     failpoint::statement("webhook.before-made")?;
     sqlx::query!(
         "with made as (
-             update webhook_deliveries set next_retry_at = null
+             update webhook_deliveries set next_retry_at = null, made_at = now()
              where id = any($1) and next_retry_at is not null
              returning webhook_config_id
          )

@@ -94,6 +94,8 @@ pub struct Told {
     /// Its receiver wants nothing ever again.
     pub is_disabled: bool,
     pub newest: Option<Newest>,
+    /// When the last look at its branch heads ended, and why it failed.
+    pub polled: Option<(Timestamp, Option<String>)>,
 }
 
 /// Its newest delivery.
@@ -127,7 +129,8 @@ pub async fn statuses(pool: &PgPool, uids: &[String]) -> Result<HashMap<String, 
             }),
             _ => None,
         };
-        (row.uid, Told { is_verified: row.verified, is_disabled: row.is_disabled, newest })
+        let polled = row.polled_at.map(|at| (at.to_jiff(), row.poll_error));
+        (row.uid, Told { is_verified: row.verified, is_disabled: row.is_disabled, newest, polled })
     });
     Ok(told.collect())
 }

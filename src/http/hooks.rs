@@ -2,6 +2,7 @@
 //! signed, stored as a row, and answered; what comes of it is decided afterwards, by whoever leads. Every replica serves
 //! this. A webhook that is not there, one that is suspended, and a signature that is wrong have one answer.
 
+mod bodies;
 mod known;
 mod store;
 
@@ -9,8 +10,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, MatchedPath, Path, Request, State},
+    extract::{MatchedPath, Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
@@ -24,23 +24,20 @@ use kube::Client;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use self::{known::Known, store::Store};
+use self::{
+    bodies::{Bodies, MAX_BODY},
+    known::Known,
+    store::Store,
+};
 use crate::{
     clock, db,
     db::{deliveries::Received, webhooks::Active},
     runtime::metrics::Metrics,
 };
 
-/// Git hosts send less; a body beyond is not read.
-const MAX_BODY: usize = 5 * 1024 * 1024;
-/// Bodies that may be in memory at once, in KiB.
-const BODIES: u32 = 64 * 1024;
 /// How long a delivery may take, from its first byte to its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of a delivery's id.
@@ -54,7 +51,7 @@ struct Shared {
     known: Known,
     store: Store,
     limiter: DefaultKeyedRateLimiter<Uuid>,
-    bodies: Arc<Semaphore>,
+    bodies: Bodies,
     metrics: Metrics,
 }
 
@@ -66,7 +63,7 @@ impl Hooks {
             known: Known::new(client, pool.clone()),
             store: Store::new(pool),
             limiter: RateLimiter::keyed(quota),
-            bodies: Arc::new(Semaphore::new(BODIES as usize)),
+            bodies: Bodies::default(),
             metrics,
         }))
     }
@@ -74,10 +71,7 @@ impl Hooks {
 
 /// The routes of deliveries.
 pub fn routes(hooks: Hooks) -> Router {
-    Router::new()
-        .route("/hooks/{namespace}/{name}", post(deliver))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(hooks)
+    Router::new().route("/hooks/{namespace}/{name}", post(deliver)).with_state(hooks)
 }
 
 /// What a sender is told.
@@ -89,6 +83,8 @@ enum Answer {
     NoJson,
     Unreadable,
     TooLarge,
+    /// The body does not go on coming.
+    Slow,
     TooMany,
     Unavailable,
 }
@@ -109,6 +105,7 @@ impl Answer {
                 (StatusCode::BAD_REQUEST, "unreadable", "the body is not JSON, or the delivery has no id")
             }
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "a delivery may have at most 5 MiB"),
+            Self::Slow => (StatusCode::REQUEST_TIMEOUT, "slow", "the body of the delivery did not come"),
             Self::TooMany => {
                 (StatusCode::TOO_MANY_REQUESTS, "too_many", "this webhook has received too many deliveries at once")
             }
@@ -159,31 +156,20 @@ impl Shared {
             return Err(Answer::NoJson);
         }
         let headers = request.headers().clone();
-        let _room = self.room(&headers).await?;
-        let body = Bytes::from_request(request, &()).await.map_err(|error| match error.into_response().status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Answer::TooLarge,
-            _ => Answer::Unreadable,
-        })?;
+        if announced(&headers).is_some_and(|length| length > MAX_BODY) {
+            return Err(Answer::TooLarge);
+        }
+        let held = self.bodies.read((namespace.to_owned(), name.to_owned()), request.into_body()).await?;
+        let body = &held.bytes;
         let webhook = self.known.webhook(namespace, name).await?.ok_or(Answer::Unsigned)?;
-        self.verify(namespace, &webhook, &headers, &body).await?;
+        self.verify(namespace, &webhook, &headers, body).await?;
         // Only after the signature: nobody else can use up what the Git host may send.
         self.limiter.check_key(&webhook.id).map_err(|_| Answer::TooMany)?;
-        let received = read(&webhook, &headers, &body)?;
+        let received = read(&webhook, &headers, body)?;
         self.store.put(received).await.map_err(|error| {
             tracing::warn!(webhook.namespace = namespace, webhook.name = name, %error, "a delivery could not be stored");
             Answer::Unavailable
         })
-    }
-
-    /// Room in memory for the body; who sends less than it said frees it early.
-    async fn room(&self, headers: &HeaderMap) -> Result<OwnedSemaphorePermit, Answer> {
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        let length = length.unwrap_or(MAX_BODY);
-        if length > MAX_BODY {
-            return Err(Answer::TooLarge);
-        }
-        let kibibytes = u32::try_from(length.div_ceil(1024)).unwrap_or(BODIES).max(1);
-        self.bodies.clone().acquire_many_owned(kibibytes).await.map_err(|_| Answer::Unavailable)
     }
 
     /// Where the signature is wrong, the secret may just have been changed: it is read once more, though not each time.
@@ -200,6 +186,11 @@ impl Shared {
         }
         Err(Answer::Unsigned)
     }
+}
+
+/// How long a body is said to be.
+fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The headers of a request.

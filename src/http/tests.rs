@@ -99,6 +99,7 @@ fn server() -> (Router, Questions, Health) {
         stored: broadcast::channel(1).0,
         followed: std::sync::Arc::default(),
         log_bytes: 0,
+        records_users: false,
     };
     let health = context.health.clone();
     (router(context, CancellationToken::new()), questions, health)

@@ -51,21 +51,27 @@ pub(super) fn source(launch: &Launch, settings: &Settings) -> Source {
 
 fn from_git(git: &GitSource, settings: &Settings, timeout_seconds: u64) -> Source {
     // No `..`: a new field can't be forgotten.
-    let GitSource { url, revision, depth, submodules, credentials_secret } = git;
-    let mut args = vec![
-        format!("--git-url={url}"),
+    let GitSource { url: _, revision, depth, submodules, credentials_secret: _ } = git;
+    let mut source = access(git, settings);
+    source.args.extend([
         format!("--git-depth={}", depth.unwrap_or(1)),
         format!("--git-mebibytes={}", settings.mebibytes),
         format!("--timeout-seconds={timeout_seconds}"),
-    ];
-    args.extend(revision.iter().map(|revision| format!("--git-revision={revision}")));
+    ]);
+    source.args.extend(revision.iter().map(|revision| format!("--git-revision={revision}")));
     if *submodules {
-        args.push("--git-submodules".to_owned());
+        source.args.push("--git-submodules".to_owned());
     }
+    source
+}
+
+/// What it takes to speak to the server of a source.
+pub(super) fn access(git: &GitSource, settings: &Settings) -> Source {
+    let mut args = vec![format!("--git-url={}", git.url)];
     args.extend(settings.insecure_protocols.iter().map(|protocol| format!("--git-insecure-protocol={protocol}")));
     args.extend(settings.authorities.iter().map(|pem| format!("--git-authorities={pem}")));
     let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
-    if let Some(secret) = credentials_secret {
+    if let Some(secret) = &git.credentials_secret {
         args.push(format!("--git-secret={}", secret.name));
         mounts.push(VolumeMount {
             name: CREDENTIALS_VOLUME.to_owned(),

@@ -4,6 +4,7 @@
 
 mod command;
 mod credentials;
+mod heads;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use image_factory_core::report::SourceFacts;
 use super::SourceError;
 use command::{Command, Failure};
 pub use credentials::{Credentials, answer};
+pub use heads::list_heads;
 
 /// A server that does not answer is asked again after these pauses.
 const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(6)];

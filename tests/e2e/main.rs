@@ -9,6 +9,7 @@ mod cluster;
 mod registry;
 mod rows;
 mod tenant;
+mod users;
 mod watching;
 
 mod api;
@@ -27,6 +28,7 @@ mod killed_operator;
 mod limits;
 mod memory;
 mod odd_output;
+mod polling;
 mod refused_specs;
 mod retries;
 mod rights;

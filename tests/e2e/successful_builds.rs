@@ -13,7 +13,7 @@ use super::{
     registry::pushed,
     rows,
     tenant::{APPLIER, Tenant, condition, phase, status, tenant},
-    watching,
+    users, watching,
 };
 
 const PRESS: &str = r#"FROM BASE AS press
@@ -134,7 +134,7 @@ async fn one_success(tenant: &Tenant, build: &image_factory::crd::Build, manifes
         "tag": tag, "worker": "cluster", "build_number": 1, "run": 1, "attempt": 1, "priority": 0,
         "resource_namespace": tenant.namespace, "resource_name": build.name_any(), "resource_uid": build.uid(),
         "inputs_hash": inputs::hash(&spec), "observed_generation": 1, "observed_rerun": null,
-        "error_message": null, "git_commit": null, "git_branch": null, "triggered_by_user_id": null,
+        "error_message": null, "git_commit": null, "git_branch": null,
         "not_before": null, "cancel_requested_at": null, "cancel_reason": null, "cleanup_at": null,
     });
     for (column, value) in expected.as_object().expect("an object") {
@@ -150,10 +150,12 @@ async fn one_success(tenant: &Tenant, build: &image_factory::crd::Build, manifes
     assert!(time("completed_at") < time("cleanup_due_at"));
 
     let trigger = rows::build_triggers(pool, id).await;
-    assert_eq!(
-        (&trigger["trigger_type"], &trigger["trigger_source"], &trigger["created_by_user_id"]),
-        (&json!("manual"), &json!(APPLIER), &Value::Null)
-    );
+    let expected =
+        if users::are_recorded(&tenant.client).await { Some(users::username(&tenant.client).await) } else { None };
+    assert_eq!(trigger["trigger_type"], "manual");
+    assert_eq!(row["triggered_by_user_id"], trigger["created_by_user_id"]);
+    let said = users::trigger(tenant, &trigger).await;
+    assert_eq!(said, (expected.clone().unwrap_or_else(|| APPLIER.to_owned()), expected));
     let config = rows::build_configs(pool, id).await;
     assert_eq!(config["build_method"], spec["method"]);
     assert_eq!(config["spec"], spec);

@@ -108,6 +108,7 @@ impl Api {
             stored: broadcast::channel(16).0,
             followed: std::sync::Arc::default(),
             log_bytes: 0,
+            records_users: false,
         };
         Self { router: router(context.clone(), CancellationToken::new()), context, namespaces }
     }

@@ -119,6 +119,7 @@ impl Cluster {
             patience: Patience::default(),
             followed: std::sync::Arc::default(),
             log_bytes: 1_000,
+            records_users: false,
         }
     }
 }

@@ -13,6 +13,7 @@ mod images;
 mod jobs;
 mod log_lines;
 mod notifications;
+mod old_rows;
 mod origins;
 mod reconcile;
 mod retention;

@@ -29,6 +29,15 @@ async fn trigger(pool: &PgPool, build: Uuid) -> (String, String) {
         .expect("one trigger")
 }
 
+/// Who has asked for a build, as the build, its trigger and its history say.
+async fn users(pool: &PgPool, build: Uuid) -> Vec<Option<String>> {
+    let ids = "select (select username from users where id = who)
+               from builds b join build_triggers t on t.build_id = b.id join build_status_history h on h.build_id = b.id
+               cross join lateral unnest(array[b.triggered_by_user_id, t.created_by_user_id, h.changed_by_user_id]) as u (who)
+               where b.id = $1";
+    sqlx::query_scalar(ids).bind(build).fetch_all(pool).await.expect("rows")
+}
+
 fn manual() -> (String, String) {
     ("manual".to_owned(), "brush".to_owned())
 }
@@ -39,13 +48,22 @@ async fn a_build_made_for_a_row_takes_it_once_and_one_that_only_says_so_does_not
     sqlx::raw_sql(ROWS).execute(&pool).await.expect("rows");
     let slot = id(&pool, "select id from schedule_slots").await;
     let delivery = id(&pool, "select id from webhook_deliveries").await;
-    let made = |tenant, name, origin| NewAttempt { origin: Some(origin), ..attempt(tenant, name) };
+    // To the cluster the operator has made each of them.
+    let made = |tenant, name, origin| {
+        let mut new = NewAttempt { origin: Some(origin), ..attempt(tenant, name) };
+        new.trigger.user = Some("operator".to_owned());
+        new
+    };
 
     // Another Build, or another tenant's of the same name, has no part in it.
     let other = queued(&pool, &made("red", "door", slot)).await;
     let stranger = queued(&pool, &made("blue", "nightly-29748600", slot)).await;
     for build in [other, stranger] {
         assert_eq!(trigger(&pool, build).await, manual());
+        assert_eq!(
+            users(&pool, build).await,
+            [Some("operator".to_owned()), Some("operator".to_owned()), Some("operator".to_owned())]
+        );
     }
 
     let nightly = made("red", "nightly-29748600", slot);
@@ -59,4 +77,7 @@ async fn a_build_made_for_a_row_takes_it_once_and_one_that_only_says_so_does_not
     let pushed = queued(&pool, &made("red", "hook-ripe", delivery)).await;
     assert_eq!(trigger(&pool, pushed).await, ("webhook".to_owned(), "hook ripe".to_owned()));
     assert_eq!(id(&pool, "select build_id from webhook_deliveries").await, pushed);
+    for build in [own, pushed] {
+        assert!(users(&pool, build).await.iter().all(Option::is_none), "nobody asked for it");
+    }
 }

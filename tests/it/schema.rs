@@ -7,5 +7,5 @@ mod integrity;
 mod partitions;
 mod plans;
 mod queue;
-mod rows;
+pub mod rows;
 mod views;

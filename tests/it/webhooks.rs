@@ -3,4 +3,5 @@
 pub mod cluster;
 pub mod host;
 mod making;
+mod polling;
 mod receiving;

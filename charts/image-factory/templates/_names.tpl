@@ -35,3 +35,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- fail "no database: set database.url to the address of a Postgres, or database.existingSecret to the name of a Secret that holds it" -}}
 {{- end -}}
 {{- end -}}
+
+
+{{/* The API version of policies that change what is applied; empty where the cluster has none, or none are wanted. */}}
+{{- define "image-factory.mutatingPolicies" -}}
+{{- if .Values.recordUsers -}}
+{{- if .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
+admissionregistration.k8s.io/v1
+{{- else if .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1beta1/MutatingAdmissionPolicy" -}}
+admissionregistration.k8s.io/v1beta1
+{{- end -}}
+{{- end -}}
+{{- end -}}

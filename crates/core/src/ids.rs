@@ -22,6 +22,12 @@ pub fn made_name(maker: &str, row: Uuid) -> String {
     format!("{}-{}", stem.trim_end_matches(['-', '.']), suffix(row))
 }
 
+/// Name of the Job that looks at the heads of branches for a webhook: `<webhook>-poll-<8 hex>`, at most 61 characters.
+pub fn poll_job_name(webhook: &str, poll: Uuid) -> String {
+    let stem: String = webhook.chars().take(BUILD_NAME_MAX - 5).collect();
+    format!("{}-poll-{}", stem.trim_end_matches(['-', '.']).replace('.', "-"), suffix(poll))
+}
+
 fn suffix(id: Uuid) -> String {
     let bytes = id.as_bytes();
     format!("{:08x}", u32::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]))
@@ -51,6 +57,13 @@ mod tests {
         assert_eq!(job_name("web", id), "web-1f3a9c2e");
         assert_eq!(job_name("web.front", id), "web-front-1f3a9c2e");
         assert_eq!(job_name(&"x".repeat(80), id).len(), BUILD_NAME_MAX + 9);
+    }
+
+    #[test]
+    fn the_job_of_a_poll_has_a_name_that_is_a_dns_label() {
+        let id: Uuid = "0190a5b2-7c3d-7e4f-8a1b-00001f3a9c2e".parse().unwrap();
+        assert_eq!(poll_job_name("web.push", id), "web-push-poll-1f3a9c2e");
+        assert_eq!(poll_job_name(&"x".repeat(63), id).len(), 61);
     }
 
     #[test]

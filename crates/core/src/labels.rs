@@ -11,8 +11,12 @@ pub const WORKER: &str = "imagefactory.dev/worker";
 pub const SCHEDULE: &str = "imagefactory.dev/schedule";
 /// Label of a Build made by a WebhookConfig: the configuration's name.
 pub const WEBHOOK: &str = "imagefactory.dev/webhook";
+/// Label of the Job and the Pod that look at the heads of branches for a WebhookConfig: which look it is.
+pub const POLL: &str = "imagefactory.dev/poll";
 /// Annotation of a Build that was made for a slot or a delivery: the row's id.
 pub const ORIGIN: &str = "imagefactory.dev/origin";
+/// Annotation of a Build: the user who asked for its newest run, where an admission policy of ours writes it.
+pub const REQUESTED_BY: &str = "imagefactory.dev/requested-by";
 /// Annotation of a BuildSchedule: a new value makes one Build now.
 pub const RUN_NOW: &str = "imagefactory.dev/run-now";
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

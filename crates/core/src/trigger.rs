@@ -9,6 +9,7 @@ mod gitea;
 mod github;
 mod gitlab;
 pub mod glob;
+pub mod heads;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

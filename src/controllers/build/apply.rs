@@ -4,11 +4,6 @@
 //! newest run is read first, then the Build itself from the API server, then the row is inserted
 //! under a unique key.
 
-use image_factory_core::{reason::Reason, reference::Reference, storable};
-use kube::ResourceExt;
-use serde_json::json;
-use sqlx::PgPool;
-
 use super::{
     Error,
     load::Live,
@@ -17,16 +12,20 @@ use super::{
 use crate::{
     crd::{Build, BuildSpec, execution::Placement, template},
     db::builds::{self, NewAttempt, NewConfig, Newest, Resource, Trigger},
+    runtime::Context,
 };
+use image_factory_core::{labels, reason::Reason, reference::Reference, storable};
+use kube::ResourceExt;
+use serde_json::json;
 
 pub async fn apply(
-    pool: &PgPool,
+    context: &Context,
     live: &Live,
     newest: Option<Newest>,
     plan: Plan,
     refused: Option<(Reason, String)>,
 ) -> Result<Option<Newest>, Error> {
-    let uid = live.build.uid().unwrap_or_default();
+    let (uid, pool) = (live.build.uid().unwrap_or_default(), &context.pool);
     match plan {
         Plan::Nothing => return Ok(newest),
         Plan::Cancel => {
@@ -43,7 +42,7 @@ pub async fn apply(
             builds::amend(pool, &uid, &amended).await?;
         }
         Plan::NewRun { run } => {
-            let attempt = new_attempt(live, newest.as_ref(), run, refused)?;
+            let attempt = new_attempt(live, newest.as_ref(), run, refused, context.records_users)?;
             if builds::enqueue(pool, &attempt).await?.is_some() {
                 tracing::info!(
                     build.namespace = live.namespace.name,
@@ -62,6 +61,7 @@ fn new_attempt(
     newest: Option<&Newest>,
     run: i32,
     refused: Option<(Reason, String)>,
+    records_users: bool,
 ) -> Result<NewAttempt, serde_json::Error> {
     // The hash is of the spec as it is written, or one with text that no row holds would run for ever.
     let desired = Desired::of(build)?;
@@ -86,7 +86,7 @@ fn new_attempt(
         priority: spec.priority,
         placement: spec.worker.clone().and_then(Placement::into_core),
         config: config(&spec)?,
-        trigger: Trigger { kind: "manual".to_owned(), source: field_manager(build), user: None },
+        trigger: trigger(build, records_users),
         origin: template::origin(build),
         refused,
     })
@@ -131,7 +131,13 @@ fn inline_dockerfile<'a>(spec: &'a BuildSpec, dockerfile: &str) -> Option<&'a st
     files.get(path.trim_start_matches("./")).map(String::as_str)
 }
 
-/// Who last wrote the spec, as far as the cluster tells without help: the field manager.
+/// Who asked for it: the user, where the admission policy writes them onto every Build; the field manager otherwise.
+fn trigger(build: &Build, records_users: bool) -> Trigger {
+    let user = build.annotations().get(labels::REQUESTED_BY).filter(|user| records_users && !user.is_empty()).cloned();
+    Trigger { kind: "manual".to_owned(), source: user.clone().unwrap_or_else(|| field_manager(build)), user }
+}
+
+/// Who last wrote the spec, as far as the cluster tells without help.
 fn field_manager(build: &Build) -> String {
     build
         .managed_fields()
@@ -154,6 +160,22 @@ mod tests {
             "output": {"image": "registry.test/a/b"},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_user_is_believed_only_where_the_policy_stands_and_else_the_field_manager_is_told() {
+        let mut build = Build::new("cider", spec(".", "Dockerfile"));
+        build.metadata.managed_fields = serde_json::from_value(json!([{"manager": "kubectl"}])).unwrap();
+        let told = |build: &Build, records_users| {
+            let Trigger { source, user, .. } = trigger(build, records_users);
+            (source, user)
+        };
+        assert_eq!(told(&build, true), ("kubectl".to_owned(), None), "from before the policy");
+        for (name, user) in [("pomona", Some("pomona".to_owned())), ("", None)] {
+            build.annotations_mut().insert(labels::REQUESTED_BY.to_owned(), name.to_owned());
+            assert_eq!(told(&build, true), (user.clone().unwrap_or("kubectl".to_owned()), user));
+            assert_eq!(told(&build, false), ("kubectl".to_owned(), None), "anybody may have written it");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     crd::{
         WebhookConfig, WebhookConfigSpec,
         reference::SecretKeyReference,
-        webhook_config::{LastDelivery, WebhookConfigStatus},
+        webhook_config::{LastDelivery, LastPoll, WebhookConfigStatus},
     },
     db::webhooks::{Newest, Told},
     kube_ext,
@@ -132,6 +132,10 @@ fn status(
             id: Some(newest.delivery_id.clone()),
             outcome: outcome(newest),
         }),
+        last_poll: told
+            .polled
+            .as_ref()
+            .map(|(at, error)| LastPoll { at: clock::whole_second(*at), error: error.clone() }),
         conditions,
     }
 }
@@ -210,7 +214,7 @@ mod tests {
         let spec =
             |url: &str| webhook(&json!({"notify": {"url": url, "secretRef": {"name": "hook", "key": "out"}}})).spec;
         let settings = |sends_unencrypted| Settings { external_url: None, sends_unencrypted };
-        let told = |is_disabled| Told { is_verified: false, is_disabled, newest: None };
+        let told = |is_disabled| Told { is_verified: false, is_disabled, newest: None, polled: None };
         let reason = |trouble: Option<Trouble>| trouble.map(|trouble| trouble.reason);
         let (https, http) = (spec("https://example.com/"), spec("http://example.com/"));
         assert_eq!(reason(refused(&https, &told(false), &settings(false))), None);
@@ -231,7 +235,7 @@ mod tests {
 
     #[test]
     fn conditions_say_whether_deliveries_are_taken() {
-        let told = Told { is_verified: true, is_disabled: false, newest: None };
+        let told = Told { is_verified: true, is_disabled: false, newest: None, polled: None };
         let settings =
             Settings { external_url: Some("https://builds.example.com".to_owned()), sends_unencrypted: false };
         let shown = |webhook: &WebhookConfig, trouble: Option<&Trouble>| {

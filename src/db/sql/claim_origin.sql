@@ -15,11 +15,21 @@ delivery as (
     from webhook_configs c
     where d.id = $2 and d.tenant_id = $3 and d.build_name = $4 and d.build_id is null and d.direction = 'inbound'
         and c.id = d.webhook_config_id
-    returning 'webhook' as kind, c.webhook_name || ' ' || d.delivery_id as source, d.event_type, d.event
+    returning case when d.polled then 'git_event' else 'webhook' end as kind,
+        case when d.polled then concat_ws(' ', d.event ->> 'branch', d.event ->> 'commit')
+            else c.webhook_name || ' ' || d.delivery_id end as source,
+        d.event_type, d.event
+),
+-- Whoever has made the Build is the operator itself.
+unasked as (
+    update builds set triggered_by_user_id = null
+    from slot
+    where builds.id = $1 and builds.triggered_by_user_id is not null
 ),
 described as (
     update builds
-    set triggered_by_git_event = delivery.event_type,
+    set triggered_by_user_id = null,
+        triggered_by_git_event = delivery.event_type,
         git_commit = delivery.event ->> 'commit',
         git_branch = coalesce(delivery.event ->> 'branch', delivery.event ->> 'tag'),
         git_author = delivery.event ->> 'author',

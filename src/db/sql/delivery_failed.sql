@@ -7,9 +7,9 @@ with failed as (
 ),
 next as (
     insert into webhook_deliveries (id, tenant_id, webhook_config_id, direction, delivery_id, event_type, payload,
-        response_status, attempt_number, next_retry_at, build_name, event, redelivered)
+        response_status, attempt_number, next_retry_at, build_name, event, redelivered, polled)
     select $3, tenant_id, webhook_config_id, direction, delivery_id, event_type, payload,
-        response_status, attempt_number + 1, now() + make_interval(secs => $4::float8), build_name, event, redelivered
+        response_status, attempt_number + 1, now() + make_interval(secs => $4::float8), build_name, event, redelivered, polled
     from failed
     where $4::float8 is not null
     on conflict on constraint webhook_deliveries_delivery_key do nothing

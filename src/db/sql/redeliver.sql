@@ -1,8 +1,8 @@
 -- A delivery again, as a row of its own: it is decided anew, and makes a Build of its own.
 insert into webhook_deliveries (id, tenant_id, webhook_config_id, direction, delivery_id, event_type, payload,
-    response_status, attempt_number, next_retry_at, event, redelivered)
+    response_status, attempt_number, next_retry_at, event, redelivered, polled)
 select $1, d.tenant_id, d.webhook_config_id, d.direction, d.delivery_id, d.event_type, d.payload,
-    d.response_status, d.attempt_number + 1, now(), d.event, true
+    d.response_status, d.attempt_number + 1, now(), d.event, true, d.polled
 from webhook_deliveries d
 join webhook_configs c on c.id = d.webhook_config_id and c.is_active
 join tenants t on t.id = c.tenant_id and t.name = $2

@@ -20,7 +20,7 @@ const KEPT_LINES: usize = 100;
 /// As the agent's: under the runtime's 16 KiB.
 const MAX_LINE_BYTES: usize = 15 * 1024;
 /// Of a command whose output is read, not shown.
-const MAX_CAPTURED_BYTES: u64 = 1024 * 1024;
+pub const MAX_CAPTURED_BYTES: u64 = 1024 * 1024;
 const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]

@@ -542,12 +542,18 @@ fn webhooks() -> Vec<Case> {
                 "events": ["push", "tag"], "branches": ["main", "release/*"], "paths": ["src/**"], "supersede": true,
                 "suspend": true, "successfulBuildsHistoryLimit": 0, "failedBuildsHistoryLimit": 1000,
             }))),
-            refused: spec(json!({"poll": {"interval": "1s"}})),
+            refused: spec(json!({"events": ["tag"], "poll": {"interval": "59s"}})),
             because: vec![
-                "spec.poll.interval must be a duration from 30s to 24h, such as 5m",
-                "spec.poll is not available in this version; remove it",
+                "spec.poll.interval must be a duration from 1m to 24h, such as 5m",
+                "spec.poll needs spec.provider, and a template with spec.source.git: its repository is looked at",
+                "spec.poll looks at branches, and spec.events has no push: add it or remove spec.poll",
             ],
         },
+        webhook(
+            merged_git(json!({"events": ["tag", "push"], "poll": {"interval": "1m"}})),
+            merged_git(json!({"events": ["tag"], "poll": {"interval": "1m"}})),
+            "spec.poll looks at branches, and spec.events has no push: add it or remove spec.poll",
+        ),
         webhook(
             json!({}),
             json!({"commitStatus": {"tokenSecretRef": {"name": "hook", "key": "token"}}}),

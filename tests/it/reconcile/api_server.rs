@@ -68,6 +68,7 @@ impl ApiServer {
             patience: Patience::default(),
             followed: Arc::default(),
             log_bytes: 0,
+            records_users: false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use image_factory::{
     clock,
-    db::{self, webhooks::statuses},
+    db::{self, queue::claim, webhooks::statuses},
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -11,6 +11,7 @@ use super::{
     cluster::Failure,
     host::{COMMIT, Host, causes, fixture, spec},
 };
+use crate::attempts::{finish, limits, success};
 
 #[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
 async fn the_same_event_makes_one_build_a_day_and_one_more_when_it_is_asked_for(pool: PgPool) {
@@ -156,11 +157,13 @@ async fn the_rows_of_a_build_say_what_was_pushed(pool: PgPool) {
 #[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
 async fn a_newer_commit_takes_the_place_of_an_older_one_of_its_branch(pool: PgPool) {
     let host = Host::new(&pool);
-    host.has(1, &[("hook", spec("github", &json!({"supersede": true}))), ("kept", spec("github", &json!({})))]).await;
+    let superseding = spec("github", &json!({"supersede": true}));
+    let webhooks = [("hook", superseding.clone()), ("side", superseding), ("kept", spec("github", &json!({})))];
+    host.has(1, &webhooks).await;
     let push = fixture("github-push");
     let newer = push.replace(COMMIT, &"7".repeat(40));
     let other = newer.replace("refs/heads/main", "refs/heads/harvest");
-    for (hook, id, body) in [("hook", "1", &push), ("hook", "2", &other), ("kept", "3", &push)] {
+    for (hook, id, body) in [("hook", "1", &push), ("side", "2", &other), ("kept", "3", &push)] {
         host.push(hook, id, body).await;
     }
     host.deliver().await;
@@ -169,10 +172,102 @@ async fn a_newer_commit_takes_the_place_of_an_older_one_of_its_branch(pool: PgPo
     }
     host.push("hook", "4", &newer).await;
     host.push("kept", "5", &newer).await;
+    host.push("side", "6", &newer).await;
     host.deliver().await;
     let ended = "select d.delivery_id, b.status, coalesce(b.cancel_reason, '') from builds b
                  join webhook_deliveries d on d.build_id = b.id order by 1";
     let ended: Vec<(String, String, String)> = sqlx::query_as(ended).fetch_all(&pool).await.expect("rows");
     let line = |id: &str, status: &str, reason: &str| (id.to_owned(), status.to_owned(), reason.to_owned());
     assert_eq!(ended, [line("1", "cancelled", "Superseded"), line("2", "queued", ""), line("3", "queued", "")]);
+}
+
+/// A push of the branch from one commit to another.
+fn moved(before: &str, commit: &str) -> String {
+    let mut body: Value = serde_json::from_str(&fixture("github-push")).expect("JSON");
+    body["before"] = json!(before);
+    body.to_string().replace(COMMIT, commit)
+}
+
+fn revisions(host: &Host) -> Vec<String> {
+    let revision = |build: &Value| build["spec"]["source"]["git"]["revision"].as_str().unwrap_or_default().to_owned();
+    let mut revisions: Vec<String> = host.cluster.builds().iter().map(revision).collect();
+    revisions.sort();
+    revisions
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn two_quick_pushes_are_built_one_after_the_other(pool: PgPool) {
+    let host = Host::new(&pool);
+    limits(&pool, 10, 10).await;
+    host.has(1, &[("hook", spec("github", &json!({}))), ("other", spec("github", &json!({})))]).await;
+    let (zero, first, second) = ("0".repeat(40), "1".repeat(40), "2".repeat(40));
+    for (hook, id, before, commit) in
+        [("hook", "1", &zero, &first), ("hook", "2", &first, &second), ("other", "3", &first, &second)]
+    {
+        host.push(hook, id, &moved(before, commit)).await;
+    }
+    for _ in 0..3 {
+        host.deliver_on().await;
+        assert_eq!(revisions(&host), [first.clone(), second.clone()], "one of each webhook, the older first");
+    }
+    let builds = host.cluster.builds();
+    let build =
+        builds.iter().find(|build| build["spec"]["source"]["git"]["revision"] == json!(first)).expect("it is there");
+    let build = host.queue(build).await;
+    host.deliver().await;
+    assert_eq!(host.cluster.builds().len(), 2, "it waits in the queue");
+    claim(&pool).await.expect("it can be claimed");
+    host.deliver().await;
+    assert_eq!(host.cluster.builds().len(), 2, "it runs");
+    finish(&pool, build, &success("registry.test/shop/web:1")).await;
+    host.deliver_on().await;
+    assert_eq!(revisions(&host), [first, second.clone(), second]);
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn an_older_commit_is_never_built_after_a_newer_one(pool: PgPool) {
+    let host = Host::new(&pool);
+    host.has(1, &[("hook", spec("github", &json!({})))]).await;
+    let [zero, first, second, third, refused] = ["0", "1", "2", "3", "4"].map(|digit| digit.repeat(40));
+    // Delivered in the wrong order.
+    host.push("hook", "2", &moved(&first, &second)).await;
+    host.deliver().await;
+    host.push("hook", "1", &moved(&zero, &first)).await;
+    host.deliver().await;
+    assert_eq!(revisions(&host), std::slice::from_ref(&second));
+    let outdated = "a newer commit was delivered before it was built";
+    assert_eq!(causes(&host.rows().await), [None, Some(outdated)]);
+    // Somebody puts the branch back.
+    host.push("hook", "3", &moved(&second, &first)).await;
+    host.deliver().await;
+    assert_eq!(revisions(&host), [first.clone(), second.clone()]);
+
+    // One that could not be made, and then the next could.
+    host.cluster.fails(Some(Failure::Down));
+    host.push("hook", "4", &moved(&first, &refused)).await;
+    host.deliver().await;
+    host.cluster.fails(None);
+    host.push("hook", "5", &moved(&refused, &third)).await;
+    host.deliver().await;
+    host.due_now().await;
+    host.deliver().await;
+    assert_eq!(revisions(&host), [first, second, third]);
+    let rows = host.rows().await;
+    assert_eq!(rows.iter().filter(|row| row["error_message"] == outdated).count(), 2);
+    // Asked for, it is built all the same.
+    assert!(db::deliveries::redeliver(&pool, "orchard", "hook", "1").await.expect("it works"));
+    host.deliver().await;
+    assert_eq!(host.cluster.builds().len(), 4);
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn of_many_pushes_that_take_each_others_place_the_last_is_built(pool: PgPool) {
+    let host = Host::new(&pool);
+    host.has(1, &[("hook", spec("github", &json!({"supersede": true})))]).await;
+    let commits = ["0", "1", "2", "3", "4"].map(|digit| digit.repeat(40));
+    for (id, pair) in commits.windows(2).enumerate() {
+        host.push("hook", &id.to_string(), &moved(&pair[0], &pair[1])).await;
+    }
+    host.deliver_on().await;
+    assert_eq!(revisions(&host), commits[4..]);
 }

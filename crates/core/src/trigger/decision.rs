@@ -49,6 +49,8 @@ pub enum Cause {
     NotAutomatic,
     #[error("the same was delivered before")]
     Repeated,
+    #[error("a newer commit was delivered before it was built")]
+    Outdated,
 }
 
 /// What people write into the message of a commit that shall not be built.
