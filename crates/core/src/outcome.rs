@@ -6,6 +6,7 @@
 //! (why, at which instruction), never for whether an image was pushed or which.
 
 mod build;
+mod lifecycle;
 mod pod;
 mod words;
 
@@ -36,7 +37,7 @@ pub struct ContainerEnd {
 /// What is known of an attempt's Pod when it has nothing more to come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// `prepare` failed.
+    /// `prepare` failed, or what brings a buildpack before the builder starts.
     Prepare(ContainerEnd),
     /// `build` failed.
     Build(ContainerEnd),

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{ContainerEnd, OOM_KILLED, Outcome, words};
+use super::{ContainerEnd, OOM_KILLED, Outcome, lifecycle, words};
 use crate::{
     method::Method,
     reason::{Reason, Stage},
@@ -39,6 +39,9 @@ pub fn failure(method: Method, end: &ContainerEnd, tail: &[String], timeout: Dur
     if let Some(error) = report.error {
         return Outcome::failed(Reason::AgentLost, code, error);
     }
+    if method == Method::Paketo {
+        return lifecycle::failure(&report, end.exit_code, said, tail);
+    }
     let pushing = is_push(method, &report, said.as_deref());
     let instruction = said.as_deref().and_then(words::instruction_exit_code);
     // An instruction that ended by itself may have spoken of other servers.
@@ -70,7 +73,7 @@ fn is_push(method: Method, report: &AgentReport, said: Option<&str>) -> bool {
 }
 
 /// Of a builder that ended without an error of its own.
-fn without_words(report: &AgentReport, exit_code: i32) -> String {
+pub(super) fn without_words(report: &AgentReport, exit_code: i32) -> String {
     match report.commands.last().and_then(|command| Some((&command.name, words::signal(command.signal?)?))) {
         Some((name, signal)) => format!("{name} was ended by {signal}"),
         None => format!("the builder {}", words::exit(exit_code)),
