@@ -20,6 +20,8 @@ fn settings() -> Settings {
             buildkit: image("buildkit"),
             sbom_generator: image("sbom-generator"),
             container: image("buildah"),
+            paketo: image("builder"),
+            paketo_allowed: Vec::new(),
         },
         insecure_registries: Vec::new(),
         requests: quantities([("cpu", "100m"), ("memory", "256Mi")]),

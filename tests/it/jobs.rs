@@ -30,6 +30,8 @@ fn settings() -> Settings {
             sbom_generator: String::new(),
             container: "registry.test/buildah:1".to_owned(),
             kaniko: "registry.test/kaniko:1".to_owned(),
+            paketo: "registry.test/builder:1".to_owned(),
+            paketo_allowed: Vec::new(),
         },
         insecure_registries: vec!["mirror.test:5000".to_owned()],
         sources: jobs::source::Settings::default(),

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 use image_factory_core::lifecycle::{
     APP, Apis, BUILDPACKS, Buildpack, LABELS_ID, LABELS_VERSION, LAYERS, LIFECYCLE, LabelsBuildpack, ORDER, Phase, Refusal,
@@ -63,9 +63,7 @@ pub fn prepare(lifecycle: &Lifecycle, log: &Log) -> Result<Vec<Start>, PodFailur
 
 fn prepare_in(places: &Places, lifecycle: &Lifecycle, auth: Option<&str>, log: &Log) -> Result<Vec<Start>, PodFailure> {
     let request = &lifecycle.request;
-    let descriptor = read(&places.lifecycle.join("lifecycle.toml"))?
-        .ok_or_else(|| refused("spec.builder", &Refusal("the image has no lifecycle.toml in /cnb/lifecycle".into())))?;
-    let apis = negotiate(&descriptor).map_err(|refusal| refused("spec.builder", &refusal))?;
+    let apis = ask(&places.lifecycle).map_err(|refusal| refused("spec.builder", &refusal))?;
     let brought = join_buildpacks(places, request, &apis)?;
     let order = read(&places.order)?.unwrap_or_default();
     let order = joined(&order, &brought).map_err(|refusal| refused("spec.builder", &refusal))?;
@@ -78,7 +76,7 @@ fn prepare_in(places: &Places, lifecycle: &Lifecycle, auth: Option<&str>, log: &
     for (buildpack, image) in brought.iter().zip(&request.buildpacks) {
         log.say(&format!("buildpack {}@{} from {image}", buildpack.id, buildpack.version));
     }
-    let labels = LabelsBuildpack::new(&request.labels, &apis.buildpack);
+    let labels = LabelsBuildpack::new(&request.labels, apis.buildpack);
     Ok(commands(request, &apis)
         .into_iter()
         .map(|command| {
@@ -100,6 +98,20 @@ fn prepare_in(places: &Places, lifecycle: &Lifecycle, auth: Option<&str>, log: &
             }
         })
         .collect())
+}
+
+/// Which API is spoken with this lifecycle.
+fn ask(lifecycle: &Path) -> Result<Apis, Refusal> {
+    let program = lifecycle.join(Phase::Analyze.program());
+    if !program.is_file() {
+        return Err(Refusal("the image has no lifecycle in /cnb/lifecycle".to_owned()));
+    }
+    negotiate(|version| {
+        let mut process = Command::new(&program);
+        process.arg("-version").env("CNB_PLATFORM_API", version);
+        let asked = process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        asked.is_ok_and(|status| status.success())
+    })
 }
 
 /// The credentials, which from here on are in this process alone, and in those of the lifecycle that speak to registries.
@@ -124,7 +136,7 @@ fn join_buildpacks(places: &Places, request: &Request, apis: &Apis) -> Result<Ve
         brought.push(leader(&found).map_err(|refusal| refused(&field, &refusal))?.clone());
         link_all(&from, &folder)?;
     }
-    if let Some(labels) = LabelsBuildpack::new(&request.labels, &apis.buildpack) {
+    if let Some(labels) = LabelsBuildpack::new(&request.labels, apis.buildpack) {
         let own = folder.join(LABELS_ID.replace('/', "_")).join(LABELS_VERSION);
         make(&own.join("bin"))?;
         write(&own.join("buildpack.toml"), &labels.descriptor)?;
@@ -253,6 +265,7 @@ pub fn as_buildpack(mut arguments: impl Iterator<Item = OsString>) -> Option<Exi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     struct Container {
         base: PathBuf,
@@ -273,10 +286,9 @@ mod tests {
                 agent: at("v/bin/agent"),
             };
             let container = Self { base, places };
-            container.write(
-                "cnb/lifecycle/lifecycle.toml",
-                "[apis.platform]\nsupported = [\"0.12\"]\n[apis.buildpack]\nsupported = [\"0.10\"]\n",
-            );
+            container.write("cnb/lifecycle/analyzer", "#!/bin/sh\n[ \"$CNB_PLATFORM_API $1\" = \"0.12 -version\" ]\n");
+            let program = container.base.join("cnb/lifecycle/analyzer");
+            fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("sets");
             container.write("cnb/order.toml", "[[order]]\n[[order.group]]\nid = \"press/own\"\nversion = \"1\"\n");
             container.buildpack("cnb/buildpacks", "press/own", "1", "");
             container.write("source/apples", "gala");
@@ -326,6 +338,7 @@ mod tests {
         assert_eq!(given, [true, false, true, false, true]);
         let folders: Vec<_> = made.iter().map(|start| start.folder == Some("/".into())).collect();
         assert_eq!(folders, given);
+        assert!(made.iter().all(|start| value(start, "CNB_PLATFORM_API").as_deref() == Some("0.12")));
     }
 
     #[test]
@@ -398,8 +411,8 @@ mod tests {
         let failure = container.prepare(request, None).err().expect("is refused");
         assert_eq!(failure.reason, "InvalidSpec");
         assert!(failure.message.starts_with("spec.buildpacks[0] (r/empty:1): the image has no buildpack"), "{failure:?}");
-        fs::remove_file(container.base.join("cnb/lifecycle/lifecycle.toml")).expect("removes");
+        fs::remove_file(container.base.join("cnb/lifecycle/analyzer")).expect("removes");
         let failure = container.prepare(Request::default(), None).err().expect("is refused");
-        assert!(failure.message.starts_with("spec.builder: the image has no lifecycle.toml"), "{failure:?}");
+        assert!(failure.message.starts_with("spec.builder: the image has no lifecycle"), "{failure:?}");
     }
 }

@@ -118,7 +118,7 @@ fn arguments(phase: Phase, request: &Request) -> Vec<String> {
 fn environment(phase: Phase, request: &Request, apis: &Apis) -> Vec<(&'static str, String)> {
     let brings = |name: &str| format!("{BRINGS}/{name}");
     let mut environment = vec![
-        ("CNB_PLATFORM_API", apis.platform.clone()),
+        ("CNB_PLATFORM_API", apis.platform.to_owned()),
         ("CNB_APP_DIR", APP.to_owned()),
         ("CNB_LAYERS_DIR", LAYERS.to_owned()),
         ("CNB_BUILDPACKS_DIR", brings("buildpacks")),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     fn made(request: &Request) -> Vec<Command> {
-        commands(request, &Apis { platform: "0.12".to_owned(), buildpack: "0.10".to_owned() })
+        commands(request, &Apis { platform: "0.12", buildpack: "0.7" })
     }
 
     fn value<'a>(command: &'a Command, name: &str) -> Option<&'a str> {

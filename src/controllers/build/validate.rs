@@ -14,6 +14,9 @@ pub fn refusal(spec: &BuildSpec, namespace: &Namespace, settings: &jobs::Setting
     if let Some(message) = jobs::unavailable(spec.method, &settings.images) {
         return Some((Reason::MethodNotAvailable, message));
     }
+    if let Some(message) = jobs::paketo::refusal(spec, &settings.images) {
+        return Some((Reason::BuilderNotAllowed, message));
+    }
     if let Some(message) = spec.source.git.as_ref().and_then(|git| source_refusal(git, &settings.sources)) {
         return Some((Reason::InvalidSpec, message));
     }
@@ -61,6 +64,7 @@ mod tests {
             buildkit: image("buildkit"),
             sbom_generator: image("sbom-generator"),
             container: image("buildah"),
+            ..Images::default()
         };
         let settings = jobs::Settings {
             images,
