@@ -190,7 +190,10 @@ fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<Option<
 fn hand_over(from: &Path, to: &Path) -> Result<(), PodFailure> {
     let (from, to) = (from.join(CREDENTIALS_FILE), to.join(CREDENTIALS_FILE));
     match fs::read(&from) {
-        Ok(document) => fs::write(&to, document).map_err(|error| failed("write", &to, &error)),
+        // Open to all: the agent, who is another user, empties it.
+        Ok(document) => fs::write(&to, document)
+            .and_then(|()| fs::set_permissions(&to, fs::Permissions::from_mode(0o666)))
+            .map_err(|error| failed("write", &to, &error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed("read", &from, &error)),
     }

@@ -121,6 +121,20 @@ fn the_job_of_kaniko() {
 }
 
 #[test]
+fn the_job_of_paketo() {
+    let mut spec = rich("paketo");
+    for field in ["dockerfile", "target", "buildArgs"] {
+        spec.as_object_mut().expect("an object").remove(field);
+    }
+    spec["builder"] = json!("registry.test/cnb/builder:1");
+    spec["buildpacks"] = json!(["registry.test/cnb/paint:1"]);
+    spec["environment"] = json!({"BP_COATS": "$(HOME) $$ ${x}"});
+    spec["cache"] = json!({"repo": "registry.test:5000/green/cache"});
+    spec["output"]["credentialsSecret"] = json!({"name": "push"});
+    insta::assert_yaml_snapshot!(shown(job_of(spec)));
+}
+
+#[test]
 fn the_launch_mode_decides_who_manages_the_job_and_nothing_else() {
     let launch = launch(rich("container"));
     let of_kubernetes = job(&launch, &settings()).expect("the method is available");

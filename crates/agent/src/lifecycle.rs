@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -117,7 +117,12 @@ fn ask(lifecycle: &Path) -> Result<Apis, Refusal> {
 /// The credentials, which from here on are in this process alone, and in those of the lifecycle that speak to registries.
 fn take_auth(path: &Path) -> Result<String, PodFailure> {
     let document = fs::read(path).map_err(|error| failed("read the credentials", path, &error))?;
-    fs::remove_file(path).map_err(|error| failed("take the credentials away", path, &error))?;
+    // It is another user's, in a folder with the sticky bit: what it holds can be taken away, its name can't.
+    File::options()
+        .write(true)
+        .truncate(true)
+        .open(path)
+        .map_err(|error| failed("take the credentials away", path, &error))?;
     registry_auth(&document)
         .map_err(|refusal| PodFailure::new(Reason::SecretNotFound.as_str(), refusal.to_string()))
 }
@@ -347,10 +352,10 @@ mod tests {
         container.write("config.json", r#"{"auths": {"registry.test": {"auth": "YTpi"}}}"#);
         let path = container.base.join("config.json");
         assert_eq!(take_auth(&path).as_deref(), Ok(r#"{"registry.test":"Basic YTpi"}"#));
-        assert!(!path.exists());
+        assert_eq!(container.read("config.json"), "");
         container.write("config.json", "hunter2");
         let failure = take_auth(&path).expect_err("is refused");
-        assert!(!failure.message.contains("hunter2") && !path.exists(), "{}", failure.message);
+        assert!(!failure.message.contains("hunter2") && container.read("config.json").is_empty(), "{}", failure.message);
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub const GIT_CREDENTIALS: &str = "/image-factory-git";
 pub const CREDENTIALS: &str = "/image-factory-credentials";
 pub const CREDENTIALS_FILE: &str = "config.json";
 /// Where `prepare` finds them to hand them over, with method paketo: there the folder above is in memory, and the agent
-/// takes the file away before anything else runs.
+/// empties the file before anything else runs.
 pub const HANDED_CREDENTIALS: &str = "/image-factory-push";
 /// Where `spec.secrets` are mounted, in `build` alone: a file named by each id.
 pub const SECRETS: &str = "/image-factory-secrets";

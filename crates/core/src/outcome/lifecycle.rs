@@ -16,8 +16,14 @@ const DETECTION_FAILED: i32 = 22;
 /// How many buildpacks a sentence names.
 const MAX_TRIED: usize = 16;
 
-/// `said` is its last error.
-pub fn failure(report: &AgentReport, exit_code: i32, said: Option<String>, tail: &[String]) -> Outcome {
+/// `said` is its last error, `repository` where the image is pushed.
+pub fn failure(
+    report: &AgentReport,
+    exit_code: i32,
+    said: Option<String>,
+    tail: &[String],
+    repository: Option<&str>,
+) -> Outcome {
     let code = Some(exit_code);
     let phase = report.commands.last().and_then(|last| Phase::ALL.into_iter().find(|phase| phase.program() == last.name));
     match (phase, exit_code) {
@@ -26,7 +32,7 @@ pub fn failure(report: &AgentReport, exit_code: i32, said: Option<String>, tail:
             let message = said.unwrap_or_else(|| without_words(report, exit_code));
             Outcome::failed(Reason::DetectFailed, code, message)
         }
-        (Some(phase), _) if is_push(phase, said.as_deref()) => {
+        (Some(phase), _) if is_push(phase, said.as_deref(), repository) => {
             let message = said.unwrap_or_else(|| without_words(report, exit_code));
             let denied = words::is_denial(&message);
             let reason = if denied { Reason::PushDenied } else { Reason::PushFailed };
@@ -43,9 +49,18 @@ pub fn failure(report: &AgentReport, exit_code: i32, said: Option<String>, tail:
     }
 }
 
-/// The exporter pushes; whether it will be allowed to, the analyzer asks before anything is built.
-fn is_push(phase: Phase, said: Option<&str>) -> bool {
-    phase == Phase::Export || phase == Phase::Analyze && said.is_some_and(|said| said.contains("write access"))
+/// The exporter pushes; whether it will be allowed to, the analyzer asks before anything is built: by `failed to ensure
+/// registry read/write access to registry.test/a/b:1`, and, since it reads the image that was there before, without the
+/// writing.
+fn is_push(phase: Phase, said: Option<&str>, repository: Option<&str>) -> bool {
+    let of_analyzer = |said: &str| {
+        let place = said.split_once("read access to ").zip(repository);
+        let is_its = place.is_some_and(|((_, image), repository)| {
+            image.strip_prefix(repository).is_some_and(|rest| rest.starts_with([':', '@']))
+        });
+        said.contains("write access to ") || is_its
+    };
+    phase == Phase::Export || phase == Phase::Analyze && said.is_some_and(of_analyzer)
 }
 
 /// `fail: demo/hello@0.1.0`, `err:  demo/own@1 (3)`: what the lifecycle lists where nothing was detected.
@@ -90,7 +105,7 @@ mod tests {
             CommandReport { name: program.to_owned(), exit_code: Some(exit_code), signal: None, milliseconds: 1 };
         let report = AgentReport { exit_code, commands: vec![command], ..AgentReport::default() };
         let tail: Vec<String> = tail.lines().map(str::to_owned).collect();
-        failure(&report, exit_code, said.map(str::to_owned), &tail)
+        failure(&report, exit_code, said.map(str::to_owned), &tail, Some("r.test/a/b"))
     }
 
     #[test]
@@ -113,6 +128,24 @@ mod tests {
                 Class::User,
             ),
             ("analyzer", 1, "failed to initialize analyzer: validating registry read access: connection refused", "BuildFailed", "build", 1, Class::Infrastructure),
+            (
+                "analyzer",
+                32,
+                "failed to initialize analyzer: validating registry read access: failed to ensure registry read access to r.test/a/b:1: x: connection refused",
+                "PushFailed",
+                "push",
+                32,
+                Class::Infrastructure,
+            ),
+            (
+                "analyzer",
+                32,
+                "failed to initialize analyzer: validating registry read access: failed to ensure registry read access to r.test/a/b-run:1: UNAUTHORIZED",
+                "BuildFailed",
+                "build",
+                32,
+                Class::User,
+            ),
             ("restorer", 42, "failed to restore: x", "BuildFailed", "build", 42, Class::User),
             ("restorer", 12, "failed to set API for buildpack: incompatible", "BuildFailed", "build", 12, Class::User),
             ("builder", 11, "failed to set platform API", "BuildFailed", "build", 11, Class::User),
