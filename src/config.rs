@@ -202,12 +202,7 @@ pub struct Images {
     pub paketo: String,
     /// What the builder and the buildpacks that a Build names must begin with: registries, folders of them or
     /// repositories (comma separated)
-    #[arg(
-        id = "paketo-allowed",
-        long = "paketo-allowed",
-        env = "IMAGE_FACTORY_PAKETO_ALLOWED",
-        value_delimiter = ','
-    )]
+    #[arg(id = "paketo-allowed", long = "paketo-allowed", env = "IMAGE_FACTORY_PAKETO_ALLOWED", value_delimiter = ',')]
     pub paketo_allowed: Vec<String>,
     /// buildah, for method container
     #[arg(id = "container-image", long = "container-image", env = "IMAGE_FACTORY_CONTAINER_IMAGE")]

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use image_factory_core::git::Protocol;
 use image_factory_core::pod::{
-    AGENT_IN_IMAGE, BIN_FOLDER, CREDENTIALS, CREDENTIALS_FILE, GIT_CREDENTIALS, HANDED_CREDENTIALS, OUT_FOLDER, SOURCE_FOLDER, SPENT_NAME, TERMINATION_LOG, VOLUME,
+    AGENT_IN_IMAGE, BIN_FOLDER, CREDENTIALS, CREDENTIALS_FILE, GIT_CREDENTIALS, HANDED_CREDENTIALS, OUT_FOLDER,
+    SOURCE_FOLDER, SPENT_NAME, TERMINATION_LOG, VOLUME,
 };
 use image_factory_core::report::{PodFailure, PrepareReport, SourceFacts};
 use tokio::signal::unix::{SignalKind, signal};

@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{
-    Builder, Launch, Settings, USER, destinations, requested, resources, restricted, scratch, secrets,
-    shared_volume, under_agent_as,
+    Builder, Launch, Settings, USER, destinations, requested, resources, restricted, scratch, secrets, shared_volume,
+    under_agent_as,
 };
 use crate::{config::Images, crd::BuildSpec};
 
@@ -79,7 +79,10 @@ pub(super) fn finish(spec: &BuildSpec, pod: &mut PodSpec) {
     prepare.args.get_or_insert_default().push("--hand-over-credentials".to_owned());
     let handed = secrets::credentials_mount(spec)
         .map(|credentials| VolumeMount { mount_path: HANDED_CREDENTIALS.to_owned(), ..credentials });
-    prepare.volume_mounts.get_or_insert_default().extend(handed.into_iter().chain([mount(HANDOVER_VOLUME, CREDENTIALS)]));
+    prepare
+        .volume_mounts
+        .get_or_insert_default()
+        .extend(handed.into_iter().chain([mount(HANDOVER_VOLUME, CREDENTIALS)]));
 }
 
 /// Nothing of the image is run: its files are copied to the volume.

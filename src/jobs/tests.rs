@@ -219,7 +219,8 @@ fn secrets_reach_the_builder_and_credentials_the_inspection_and_nobody_else() {
 
 #[test]
 fn paketos_credentials_are_handed_over_in_memory_and_never_mounted_beside_buildpacks() {
-    let job = job_of("paketo", json!({"output": {"credentialsSecret": {"name": "push"}}, "buildpacks": ["r.test/a:1"]}));
+    let job =
+        job_of("paketo", json!({"output": {"credentialsSecret": {"name": "push"}}, "buildpacks": ["r.test/a:1"]}));
     let secrets: Vec<String> = containers(&job)
         .into_iter()
         .filter(|each| each.volume_mounts.iter().flatten().any(|mount| mount.name == "credentials"))
@@ -265,7 +266,10 @@ fn a_lifecycle_gets_every_input_through_the_agent_and_nothing_as_its_own_environ
     for (index, image) in ["r.test/a:1", "r.test/b:2"].into_iter().enumerate() {
         let bring = container(&job, &format!("buildpack-{index}"));
         assert_eq!(bring.image.as_deref(), Some(image));
-        assert_eq!(bring.command.unwrap_or_default()[1..], ["bring".to_owned(), format!("--to=/image-factory/brought/{index}")]);
+        assert_eq!(
+            bring.command.unwrap_or_default()[1..],
+            ["bring".to_owned(), format!("--to=/image-factory/brought/{index}")]
+        );
     }
     let cold = command(&job_of("paketo", json!({"cache": {"enabled": false, "repo": "registry.test/c"}})));
     assert!(cold.contains(&"--cold=true".to_owned()) && !cold.iter().any(|flag| flag.starts_with("--cache-image")));
@@ -274,7 +278,8 @@ fn a_lifecycle_gets_every_input_through_the_agent_and_nothing_as_its_own_environ
 /// <https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted>
 #[test]
 fn every_container_of_paketo_is_as_restricted_wants_it_and_the_builder_is_its_images_user() {
-    let job = job_of("paketo", json!({"buildpacks": ["r.test/a:1"], "output": {"credentialsSecret": {"name": "push"}}}));
+    let job =
+        job_of("paketo", json!({"buildpacks": ["r.test/a:1"], "output": {"credentialsSecret": {"name": "push"}}}));
     for each in containers(&job) {
         let security = each.security_context.unwrap_or_default();
         assert_eq!(security.run_as_non_root, Some(true), "{}", each.name);

@@ -115,7 +115,15 @@ async fn buildpacks_of_the_builder_and_of_an_image_build_in_a_restricted_namespa
         assert_eq!(config["Entrypoint"], json!(["/cnb/process/pour"]), "the default process: {config:#}");
 
         let ran = steps(&tenant.pool, id).await;
-        let phases = ["ANALYZING", "DETECTING", "RESTORING", "BUILDING", "orchard/bottle@2.1.0", "orchard/press@1.0.0", "EXPORTING"];
+        let phases = [
+            "ANALYZING",
+            "DETECTING",
+            "RESTORING",
+            "BUILDING",
+            "orchard/bottle@2.1.0",
+            "orchard/press@1.0.0",
+            "EXPORTING",
+        ];
         assert_eq!(outline(&ran), phases.map(|name| format!("success {name}")), "{log}");
         assert!(ran[5].stdout.as_deref().is_some_and(|said| said.contains("---> Pressing gala")), "{ran:#?}");
         for step in &ran[4..6] {
@@ -277,8 +285,16 @@ async fn the_pod_of_paketo_is_admitted_where_restricted_is_enforced() {
             worker: Worker::default(),
             spec: serde_json::from_value(spec).expect("a spec"),
         };
-        let images = Images { paketo: "registry.test/own:1".to_owned(), operator: "registry.test/operator:1".to_owned(), ..Images::default() };
-        let settings = Settings { images, sources: jobs::source::Settings { mebibytes: 1, ..jobs::source::Settings::default() }, ..Settings::default() };
+        let images = Images {
+            paketo: "registry.test/own:1".to_owned(),
+            operator: "registry.test/operator:1".to_owned(),
+            ..Images::default()
+        };
+        let settings = Settings {
+            images,
+            sources: jobs::source::Settings { mebibytes: 1, ..jobs::source::Settings::default() },
+            ..Settings::default()
+        };
         let template = job(&launch, &settings).expect("the method is available").spec.expect("a spec").template;
         let mut pod = Pod { spec: template.spec, ..Pod::default() };
         pod.metadata.name = Some("admitted".to_owned());

@@ -93,10 +93,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, Stri
 }
 
 /// The lifecycle's programs are known: no command follows.
-fn parse_run(
-    mut arguments: impl Iterator<Item = OsString>,
-    lifecycle: Option<Lifecycle>,
-) -> Result<Options, String> {
+fn parse_run(mut arguments: impl Iterator<Item = OsString>, lifecycle: Option<Lifecycle>) -> Result<Options, String> {
     let mut options = Options {
         timeout: None,
         grace: DEFAULT_GRACE,
@@ -170,8 +167,7 @@ fn parse_daemon(mut arguments: impl Iterator<Item = OsString>) -> Result<Daemon,
 }
 
 fn parse_bring(mut arguments: impl Iterator<Item = OsString>) -> Result<Bring, String> {
-    let mut bring =
-        Bring { from: BUILDPACKS.into(), to: PathBuf::new(), report: PathBuf::from(pod::TERMINATION_LOG) };
+    let mut bring = Bring { from: BUILDPACKS.into(), to: PathBuf::new(), report: PathBuf::from(pod::TERMINATION_LOG) };
     while let Some(flag) = arguments.next() {
         let (flag, value) = valued(&flag, &mut arguments)?;
         match &*flag {

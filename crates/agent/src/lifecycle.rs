@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use image_factory_core::lifecycle::{
-    APP, Apis, BUILDPACKS, Buildpack, LABELS_ID, LABELS_VERSION, LAYERS, LIFECYCLE, LabelsBuildpack, ORDER, Phase, Refusal,
-    Request, commands, descriptor, joined, leader, negotiate, project, registry_auth,
+    APP, Apis, BUILDPACKS, Buildpack, LABELS_ID, LABELS_VERSION, LAYERS, LIFECYCLE, LabelsBuildpack, ORDER, Phase,
+    Refusal, Request, commands, descriptor, joined, leader, negotiate, project, registry_auth,
 };
 use image_factory_core::pod::{AGENT, BRINGS, BROUGHT};
 use image_factory_core::reason::Reason;
@@ -123,8 +123,7 @@ fn take_auth(path: &Path) -> Result<String, PodFailure> {
         .truncate(true)
         .open(path)
         .map_err(|error| failed("take the credentials away", path, &error))?;
-    registry_auth(&document)
-        .map_err(|refusal| PodFailure::new(Reason::SecretNotFound.as_str(), refusal.to_string()))
+    registry_auth(&document).map_err(|refusal| PodFailure::new(Reason::SecretNotFound.as_str(), refusal.to_string()))
 }
 
 /// One folder for all: links to those of the builder, and to those that were brought, which take the place of the same
@@ -196,9 +195,8 @@ fn link(target: &Path, at: &Path) -> Result<(), PodFailure> {
 fn write_environment(places: &Places, request: &Request, log: &Log) -> Result<(), PodFailure> {
     let mut environment = BTreeMap::new();
     if let Some(text) = read(&places.app.join("project.toml"))? {
-        let project = project(&text).map_err(|refusal| {
-            PodFailure::new(Reason::InvalidSpec.as_str(), format!("the source's {refusal}"))
-        })?;
+        let project = project(&text)
+            .map_err(|refusal| PodFailure::new(Reason::InvalidSpec.as_str(), format!("the source's {refusal}")))?;
         if !project.ignored.is_empty() {
             log.print(&format!("Warning: project.toml: not honoured: {}", project.ignored.join(", ")));
         }
@@ -355,7 +353,11 @@ mod tests {
         assert_eq!(container.read("config.json"), "");
         container.write("config.json", "hunter2");
         let failure = take_auth(&path).expect_err("is refused");
-        assert!(!failure.message.contains("hunter2") && container.read("config.json").is_empty(), "{}", failure.message);
+        assert!(
+            !failure.message.contains("hunter2") && container.read("config.json").is_empty(),
+            "{}",
+            failure.message
+        );
     }
 
     #[test]
@@ -372,7 +374,8 @@ mod tests {
         let ids: Vec<&str> = order.lines().filter(|line| line.starts_with("id = ")).collect();
         let expected = ["whole", "press/own", "press/own", "whole", "press/own"].map(|id| format!("id = \"{id}\""));
         assert_eq!(ids, expected);
-        let target = |name: &str| fs::read_link(container.base.join("v/brings/buildpacks").join(name)).expect("is a link");
+        let target =
+            |name: &str| fs::read_link(container.base.join("v/brings/buildpacks").join(name)).expect("is a link");
         assert_eq!(target("part/1"), container.base.join("v/brought/0/part/1"));
         assert_eq!(target("press_own/1"), container.base.join("v/brought/1/press_own/1"));
         assert_eq!(container.read("workspace/apples"), "gala");
@@ -415,7 +418,10 @@ mod tests {
         let request = Request { buildpacks: vec!["r/empty:1".to_owned()], ..Request::default() };
         let failure = container.prepare(request, None).err().expect("is refused");
         assert_eq!(failure.reason, "InvalidSpec");
-        assert!(failure.message.starts_with("spec.buildpacks[0] (r/empty:1): the image has no buildpack"), "{failure:?}");
+        assert!(
+            failure.message.starts_with("spec.buildpacks[0] (r/empty:1): the image has no buildpack"),
+            "{failure:?}"
+        );
         fs::remove_file(container.base.join("cnb/lifecycle/analyzer")).expect("removes");
         let failure = container.prepare(Request::default(), None).err().expect("is refused");
         assert!(failure.message.starts_with("spec.builder: the image has no lifecycle"), "{failure:?}");

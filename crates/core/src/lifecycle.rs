@@ -100,14 +100,19 @@ pub struct Command {
 pub fn commands(request: &Request, apis: &Apis) -> Vec<Command> {
     Phase::ALL
         .into_iter()
-        .map(|phase| Command { phase, arguments: arguments(phase, request), environment: environment(phase, request, apis) })
+        .map(|phase| Command {
+            phase,
+            arguments: arguments(phase, request),
+            environment: environment(phase, request, apis),
+        })
         .collect()
 }
 
 fn arguments(phase: Phase, request: &Request) -> Vec<String> {
     match phase {
         Phase::Analyze => {
-            let (image, tags) = request.images.split_first().map_or((None, &[][..]), |(image, tags)| (Some(image), tags));
+            let (image, tags) =
+                request.images.split_first().map_or((None, &[][..]), |(image, tags)| (Some(image), tags));
             tags.iter().map(|tag| format!("-tag={tag}")).chain(image.cloned()).collect()
         }
         Phase::Export => request.images.clone(),

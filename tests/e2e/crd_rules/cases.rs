@@ -364,12 +364,16 @@ fn methods_and_their_fields() -> Vec<Case> {
         build(
             json!({"method": "paketo", "builder": "paketobuildpacks/builder-jammy-base:latest"}),
             json!({"method": "paketo", "builder": "--registry.example.com/builder"}),
-            ["spec.builder must be an image, [host[:port]/]path[:tag][@sha256:digest], such as docker.io/paketobuildpacks/builder-jammy-base:latest"],
+            [
+                "spec.builder must be an image, [host[:port]/]path[:tag][@sha256:digest], such as docker.io/paketobuildpacks/builder-jammy-base:latest",
+            ],
         ),
         build(
             json!({"method": "paketo", "buildpacks": ["registry.example.com:5000/a/b:1.2", "paketobuildpacks/nodejs"]}),
             json!({"method": "paketo", "buildpacks": ["docker://registry.example.com/a"]}),
-            ["each of spec.buildpacks must be an image, [host[:port]/]path[:tag][@sha256:digest], such as docker.io/paketobuildpacks/nodejs:latest"],
+            [
+                "each of spec.buildpacks must be an image, [host[:port]/]path[:tag][@sha256:digest], such as docker.io/paketobuildpacks/nodejs:latest",
+            ],
         ),
         build(
             json!({"method": "packer", "packer": packer}),

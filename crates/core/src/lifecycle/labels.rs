@@ -61,7 +61,10 @@ mod tests {
             toml::from_str(&format!("[[group]]\nid = \"x\"\nversion = \"2\"\n{}", made.group)).expect("is TOML");
         assert_eq!(group["group"][1]["id"].as_str(), Some(LABELS_ID));
         let descriptor: toml::Value = toml::from_str(&made.descriptor).expect("is TOML");
-        assert_eq!((descriptor["api"].as_str(), descriptor["buildpack"]["id"].as_str()), (Some("0.10"), Some(LABELS_ID)));
+        assert_eq!(
+            (descriptor["api"].as_str(), descriptor["buildpack"]["id"].as_str()),
+            (Some("0.10"), Some(LABELS_ID))
+        );
         assert_eq!(LabelsBuildpack::new(&[], "0.10"), None);
     }
 }

@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn a_descriptor_is_named_by_what_a_folder_can_be_named_by() {
-        let text = |id: &str, version: &str| format!("api = \"0.10\"\n[buildpack]\nid = \"{id}\"\nversion = \"{version}\"");
+        let text =
+            |id: &str, version: &str| format!("api = \"0.10\"\n[buildpack]\nid = \"{id}\"\nversion = \"{version}\"");
         assert_eq!(descriptor(&text("a.b/c-d", "1.0+x")), Ok((buildpack("a.b/c-d", "1.0+x"), vec![])));
         for (id, version) in [("", "1"), ("a", ""), ("../a", "1"), ("a", "1/2"), ("a b", "1"), ("a", "..")] {
             assert!(descriptor(&text(id, version)).is_err(), "{id} {version}");

@@ -25,7 +25,8 @@ pub fn failure(
     repository: Option<&str>,
 ) -> Outcome {
     let code = Some(exit_code);
-    let phase = report.commands.last().and_then(|last| Phase::ALL.into_iter().find(|phase| phase.program() == last.name));
+    let phase =
+        report.commands.last().and_then(|last| Phase::ALL.into_iter().find(|phase| phase.program() == last.name));
     match (phase, exit_code) {
         (_, NOT_DETECTED | NOT_DETECTED_WITH_ERRORS) => Outcome::failed(Reason::DetectFailed, code, undetected(tail)),
         (_, DETECTION_FAILED) => {
@@ -41,7 +42,8 @@ pub fn failure(
         }
         _ => {
             // A buildpack that ended by itself: its own code.
-            let instruction = said.as_deref().filter(|_| phase == Some(Phase::Build)).and_then(words::instruction_exit_code);
+            let instruction =
+                said.as_deref().filter(|_| phase == Some(Phase::Build)).and_then(words::instruction_exit_code);
             let unavailable = instruction.is_none() && said.as_deref().is_some_and(words::is_unavailable);
             let message = said.unwrap_or_else(|| without_words(report, exit_code));
             Outcome::failed(Reason::BuildFailed, instruction.or(code), message).infrastructure_if(unavailable)
@@ -115,8 +117,24 @@ mod tests {
             ("builder", 51, "failed to build: exit status 3", "BuildFailed", "build", 3, Class::User),
             ("builder", 51, "failed to build: signal: killed", "BuildFailed", "build", 51, Class::User),
             ("builder", 52, "failed to build: failed to decode layer", "BuildFailed", "build", 52, Class::User),
-            ("exporter", 62, "failed to export: failed to write image: POST x: UNAUTHORIZED: y", "PushDenied", "push", 62, Class::User),
-            ("exporter", 62, "failed to export: PUT x: 503 Service Unavailable", "PushFailed", "push", 62, Class::Infrastructure),
+            (
+                "exporter",
+                62,
+                "failed to export: failed to write image: POST x: UNAUTHORIZED: y",
+                "PushDenied",
+                "push",
+                62,
+                Class::User,
+            ),
+            (
+                "exporter",
+                62,
+                "failed to export: PUT x: 503 Service Unavailable",
+                "PushFailed",
+                "push",
+                62,
+                Class::Infrastructure,
+            ),
             ("exporter", 62, "failed to export: determining entrypoint", "PushFailed", "push", 62, Class::User),
             (
                 "analyzer",
@@ -127,7 +145,15 @@ mod tests {
                 1,
                 Class::User,
             ),
-            ("analyzer", 1, "failed to initialize analyzer: validating registry read access: connection refused", "BuildFailed", "build", 1, Class::Infrastructure),
+            (
+                "analyzer",
+                1,
+                "failed to initialize analyzer: validating registry read access: connection refused",
+                "BuildFailed",
+                "build",
+                1,
+                Class::Infrastructure,
+            ),
             (
                 "analyzer",
                 32,

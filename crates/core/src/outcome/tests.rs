@@ -223,8 +223,15 @@ fn a_pod_that_could_not_start_in_time_fails_with_the_reason_it_was_given_up_for(
     for (reason, class) in [(Reason::ImagePull, Class::Infrastructure), (Reason::Unschedulable, Class::User)] {
         let stop = Stop::GivenUp { reason, message: "it waited".to_owned() };
         let (ending, stop) = (Ending::Gone, Some(&stop));
-        let evidence =
-            Evidence { method: Method::Buildx, ending: &ending, inspection: None, tail: &[], stop, timeout: TIMEOUT, repository: None };
+        let evidence = Evidence {
+            method: Method::Buildx,
+            ending: &ending,
+            inspection: None,
+            tail: &[],
+            stop,
+            timeout: TIMEOUT,
+            repository: None,
+        };
         let outcome = decide(evidence);
         assert_eq!(short(&outcome), (Status::Failed, reason.as_str(), "compile", None));
         let failure = outcome.failure.unwrap();

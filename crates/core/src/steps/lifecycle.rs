@@ -99,7 +99,9 @@ impl Lifecycle {
     fn buildpack(&mut self, line: Line<'_>, record: &mut Record) -> bool {
         if let Some(name) = line.text.strip_prefix("Running build for buildpack ") {
             let place = self.begun.len();
-            if let Some(now) = self.begun.last().filter(|_| self.detected.get(place.wrapping_sub(1)).is_some_and(|now| now == name)) {
+            if let Some(now) =
+                self.begun.last().filter(|_| self.detected.get(place.wrapping_sub(1)).is_some_and(|now| now == name))
+            {
                 record.restart(now.id, line.at, name);
                 record.classify(now.id, None);
                 self.is_running = true;
