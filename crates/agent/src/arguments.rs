@@ -26,7 +26,7 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Task {
-    Run(Options),
+    Run(Box<Options>),
     Bring(Bring),
     Daemon(Daemon),
     Install(PathBuf),
@@ -80,8 +80,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, Stri
     let mut arguments = arguments.into_iter();
     let task = arguments.next().ok_or("nothing to do")?;
     match task.to_str() {
-        Some("run") => parse_run(arguments, None).map(Task::Run),
-        Some("lifecycle") => parse_run(arguments, Some(Lifecycle::default())).map(Task::Run),
+        Some("run") => parse_run(arguments, None).map(Box::new).map(Task::Run),
+        Some("lifecycle") => parse_run(arguments, Some(Lifecycle::default())).map(Box::new).map(Task::Run),
         Some("bring") => parse_bring(arguments).map(Task::Bring),
         Some("daemon") => parse_daemon(arguments).map(Task::Daemon),
         Some("install") => match (arguments.next(), arguments.next()) {
@@ -226,7 +226,7 @@ mod tests {
 
     fn options(line: &str) -> Options {
         match parsed(line) {
-            Ok(Task::Run(options)) => options,
+            Ok(Task::Run(options)) => *options,
             other => unreachable!("{other:?}"),
         }
     }

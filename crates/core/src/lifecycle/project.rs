@@ -40,15 +40,20 @@ struct Buildpacks {
     pre: Option<toml::Value>,
     post: Option<toml::Value>,
     build: Build,
-    env: Build,
+    env: Env,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Env {
+    /// `[[io.buildpacks.env.build]]`, another name of the same.
+    build: Vec<Variable>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Build {
     env: Vec<Variable>,
-    /// Schema 0.2 has `[[io.buildpacks.env.build]]` as well.
-    build: Vec<Variable>,
     include: Option<toml::Value>,
     exclude: Option<toml::Value>,
     buildpacks: Option<toml::Value>,

@@ -196,7 +196,7 @@ mod tests {
                  be missing, demo/odd@1 (3) failed at it"
             );
         }
-        let many: String = (0..40).map(|number| format!("fail: a/{number}@1\n")).collect();
+        let many = (0..40).map(|number| format!("fail: a/{number}@1")).collect::<Vec<_>>().join("\n");
         let message = outcome("detector", 20, None, &many).failure.expect("it failed").message;
         assert!(message.ends_with("a/15@1 did not and 24 more"), "{message}");
         let none = outcome("detector", 20, None, "").failure.expect("it failed").message;
