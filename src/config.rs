@@ -206,6 +206,13 @@ pub struct Images {
         default_value = "docker.io/docker/buildkit-syft-scanner:stable-1"
     )]
     pub sbom_generator: String,
+    /// The builder of buildpacks where a Build names none; empty where the method is not offered
+    #[arg(id = "paketo-image", long = "paketo-image", env = "IMAGE_FACTORY_PAKETO_IMAGE", default_value = "")]
+    pub paketo: String,
+    /// What the builder and the buildpacks that a Build names must begin with: registries, folders of them or
+    /// repositories (comma separated)
+    #[arg(id = "paketo-allowed", long = "paketo-allowed", env = "IMAGE_FACTORY_PAKETO_ALLOWED", value_delimiter = ',')]
+    pub paketo_allowed: Vec<String>,
     /// buildah, for method container
     #[arg(id = "container-image", long = "container-image", env = "IMAGE_FACTORY_CONTAINER_IMAGE")]
     pub container: String,

@@ -10,6 +10,7 @@ pub mod heads;
 mod kaniko;
 mod labels;
 pub mod managed;
+pub mod paketo;
 mod secrets;
 pub mod source;
 
@@ -84,13 +85,13 @@ pub struct Settings {
 
 /// What a method adds to the common Pod.
 struct Builder {
-    /// Native sidecars that run beside `build`.
+    /// Containers before `build`: native sidecars that run beside it, or what brings it something.
     sidecars: Vec<Container>,
     build: Container,
     volumes: Vec<Volume>,
     /// Files of our own making that `prepare` puts on the volume: name and content.
     files: Vec<(&'static str, String)>,
-    /// Where `inspect` reads the digest: `file:…` or `buildx:…`.
+    /// Where `inspect` reads the digest: `file:…`, `buildx:…` or `lifecycle:…`.
     digest_from: String,
 }
 
@@ -110,7 +111,13 @@ pub fn unavailable(method: Method, images: &Images) -> Option<String> {
              (builders.kaniko.image of its chart); use buildx or container"
                 .to_owned(),
         ),
-        Method::Paketo | Method::Packer => {
+        Method::Paketo if !images.paketo.is_empty() => None,
+        Method::Paketo => Some(
+            "spec.method paketo is not available here: the operator is configured without a builder for it \
+             (builders.paketo.image of its chart); use kaniko, buildx or container"
+                .to_owned(),
+        ),
+        Method::Packer => {
             Some(format!("spec.method {method} is not available in this version; use kaniko, buildx or container"))
         }
     }
@@ -129,12 +136,15 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
         Method::Kaniko => kaniko::builder(launch, settings, &insecure),
         Method::Buildx => buildx::builder(launch, settings, &insecure),
         Method::Container => container::builder(launch, settings, &insecure),
-        method @ (Method::Paketo | Method::Packer) => return Err(Error::MethodNotAvailable(method.to_string())),
+        Method::Paketo => paketo::builder(launch, settings, &insecure),
+        method @ Method::Packer => return Err(Error::MethodNotAvailable(method.to_string())),
     };
-    // The same for every method: what the user gives the builder.
-    let user = launch.spec.environment.iter().map(|(name, value)| variable(name, value));
-    builder.build.env.get_or_insert_default().extend(user);
-    builder.build.volume_mounts.get_or_insert_default().extend(secrets::mounts(&launch.spec));
+    // What the user gives the builder; buildpacks get it through the lifecycle alone.
+    if launch.spec.method != Method::Paketo {
+        let user = launch.spec.environment.iter().map(|(name, value)| variable(name, value));
+        builder.build.env.get_or_insert_default().extend(user);
+        builder.build.volume_mounts.get_or_insert_default().extend(secrets::mounts(&launch.spec));
+    }
     let name = ids::job_name(&launch.build, launch.id);
     let labels = labels::of(launch);
     let inspect = inspect(launch, settings, &insecure, &builder.digest_from);
@@ -147,12 +157,30 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
     // No volume outgrows what the build may write at all.
     let size_limit = requested(launch, settings).limits.and_then(|limits| limits.get("ephemeral-storage").cloned());
     for empty_dir in volumes.iter_mut().filter_map(|volume| volume.empty_dir.as_mut()) {
-        empty_dir.size_limit.clone_from(&size_limit);
+        if empty_dir.size_limit.is_none() {
+            empty_dir.size_limit.clone_from(&size_limit);
+        }
     }
     volumes.extend(source.volumes);
     volumes.extend(secrets::volumes(&launch.spec));
     let deadline = launch.spec.timeout() + DEADLINE_MARGIN;
     let worker = &launch.worker;
+    let mut pod = PodSpec {
+        init_containers: Some(init_containers),
+        containers: vec![inspect],
+        volumes: Some(volumes),
+        restart_policy: Some("Never".to_owned()),
+        node_selector: (!worker.node_selector.is_empty()).then(|| worker.node_selector.clone()),
+        tolerations: (!worker.tolerations.is_empty()).then(|| worker.tolerations.clone()),
+        active_deadline_seconds: i64::try_from(deadline.as_secs()).ok(),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        ..PodSpec::default()
+    };
+    if launch.spec.method == Method::Paketo {
+        paketo::finish(&launch.spec, &mut pod);
+    }
     Ok(Job {
         metadata: ObjectMeta {
             name: Some(name),
@@ -175,19 +203,7 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
                     )])),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(PodSpec {
-                    init_containers: Some(init_containers),
-                    containers: vec![inspect],
-                    volumes: Some(volumes),
-                    restart_policy: Some("Never".to_owned()),
-                    node_selector: (!worker.node_selector.is_empty()).then(|| worker.node_selector.clone()),
-                    tolerations: (!worker.tolerations.is_empty()).then(|| worker.tolerations.clone()),
-                    active_deadline_seconds: i64::try_from(deadline.as_secs()).ok(),
-                    termination_grace_period_seconds: Some(GRACE_SECONDS),
-                    automount_service_account_token: Some(false),
-                    enable_service_links: Some(false),
-                    ..PodSpec::default()
-                }),
+                spec: Some(pod),
             },
             ..JobSpec::default()
         }),
@@ -285,9 +301,13 @@ fn inspect(launch: &Launch, settings: &Settings, insecure: &[String], digest_fro
     }
 }
 
-/// `agent run … -- <commands>`: how every `build` container starts. `options` are the agent's own.
+/// `agent run … -- <commands>`: how a `build` container starts. `options` are the agent's own.
 fn under_agent(launch: &Launch, options: &[String], commands: &[Vec<String>]) -> Vec<String> {
-    let mut argv = vec![AGENT.to_owned(), "run".to_owned()];
+    under_agent_as("run", launch, options, commands)
+}
+
+fn under_agent_as(task: &str, launch: &Launch, options: &[String], commands: &[Vec<String>]) -> Vec<String> {
+    let mut argv = vec![AGENT.to_owned(), task.to_owned()];
     argv.push(format!("--timeout-seconds={}", launch.spec.timeout().as_secs()));
     argv.extend(options.iter().chain(&secrets::agent_options(launch)).map(|option| literal(option)));
     argv.push("--".to_owned());

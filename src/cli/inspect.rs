@@ -15,7 +15,7 @@ pub struct Arguments {
     /// Repository and tag that were pushed
     #[arg(long)]
     pub image: String,
-    /// Where the builder wrote the digest: file:PATH or buildx:PATH
+    /// Where the builder wrote the digest: file:PATH, buildx:PATH or lifecycle:PATH
     #[arg(long)]
     pub digest_from: DigestSource,
     /// A further tag of that repository that was pushed

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use image_factory_core::git::Protocol;
 use image_factory_core::pod::{
-    AGENT_IN_IMAGE, BIN_FOLDER, GIT_CREDENTIALS, OUT_FOLDER, SOURCE_FOLDER, SPENT_NAME, TERMINATION_LOG, VOLUME,
+    AGENT_IN_IMAGE, BIN_FOLDER, CREDENTIALS, CREDENTIALS_FILE, GIT_CREDENTIALS, HANDED_CREDENTIALS, OUT_FOLDER,
+    SOURCE_FOLDER, SPENT_NAME, TERMINATION_LOG, VOLUME,
 };
 use image_factory_core::report::{PodFailure, PrepareReport, SourceFacts};
 use tokio::signal::unix::{SignalKind, signal};
@@ -71,6 +72,9 @@ pub struct Arguments {
     /// How large the source may become
     #[arg(long, default_value_t = 10 * 1024)]
     pub git_mebibytes: u64,
+    /// Put the push credentials where the agent takes them, instead of mounting them beside what the user brings
+    #[arg(long)]
+    pub hand_over_credentials: bool,
     /// How long fetching may take
     #[arg(long, default_value_t = 3_600)]
     pub timeout_seconds: u64,
@@ -162,6 +166,9 @@ fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<Option<
     make_folder(&source_folder, 0o777)?;
     make_folder(&arguments.volume.join(OUT_FOLDER), 0o777)?;
     copy_agent(&arguments.agent, &bin_folder).map_err(|error| failed("copy the agent", &arguments.agent, &error))?;
+    if arguments.hand_over_credentials {
+        hand_over(Path::new(HANDED_CREDENTIALS), Path::new(CREDENTIALS))?;
+    }
     for file in &arguments.files {
         let path = arguments.volume.join(&file.name);
         fs::write(&path, &file.content).map_err(|error| failed("write", &path, &error))?;
@@ -183,6 +190,19 @@ fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<Option<
     let spent = arguments.volume.join(SPENT_NAME);
     fs::write(&spent, began.elapsed().as_millis().to_string()).map_err(|error| failed("write", &spent, &error))?;
     Ok(facts)
+}
+
+/// A Secret that is not there is not handed over: the agent says so.
+fn hand_over(from: &Path, to: &Path) -> Result<(), PodFailure> {
+    let (from, to) = (from.join(CREDENTIALS_FILE), to.join(CREDENTIALS_FILE));
+    match fs::read(&from) {
+        // Open to all: the agent, who is another user, empties it.
+        Ok(document) => fs::write(&to, document)
+            .and_then(|()| fs::set_permissions(&to, fs::Permissions::from_mode(0o666)))
+            .map_err(|error| failed("write", &to, &error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed("read", &from, &error)),
+    }
 }
 
 fn write_inline(chunks: Option<Vec<String>>, folder: &Path) -> Result<(), PodFailure> {
@@ -291,6 +311,7 @@ mod tests {
                 git_secret: None,
                 git_credentials: folder.join("git"),
                 git_mebibytes: 1,
+                hand_over_credentials: false,
                 timeout_seconds: 60,
                 agent: folder.join("agent"),
                 report: folder.join("report"),
@@ -346,6 +367,20 @@ mod tests {
         let failure = pod.prepare(&[("Dockerfile", "FROM newer")]).expect_err("is refused");
         assert_eq!(failure.reason, "AgentLost");
         assert_eq!(fs::read_to_string(source.join("Dockerfile")).expect("reads"), "FROM new");
+    }
+
+    #[test]
+    fn credentials_are_handed_over_where_there_are_any() {
+        let pod = Pod::new("handover");
+        let (from, to) = (pod.folder.join("from"), pod.folder.join("to"));
+        for folder in [&from, &to] {
+            fs::create_dir_all(folder).expect("makes");
+        }
+        hand_over(&from, &to).expect("has nothing to do");
+        assert!(!to.join(CREDENTIALS_FILE).exists());
+        fs::write(from.join(CREDENTIALS_FILE), "{}").expect("writes");
+        hand_over(&from, &to).expect("hands over");
+        assert_eq!(fs::read_to_string(to.join(CREDENTIALS_FILE)).expect("reads"), "{}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use image_factory_core::{
     outcome::{ContainerEnd, Ending, Evidence, Outcome, Stop, decide},
     push,
     reason::{Reason, Stage},
+    reference::Reference,
     report::{AgentReport, SourceFacts},
     status::Status,
     steps::{self, Steps},
@@ -45,7 +46,8 @@ pub async fn finish(
     let (method, tail) = (attempt.method, &attempt.tail);
     let spec: Option<BuildSpec> = serde_json::from_value(attempt.spec.clone()).ok();
     let timeout = spec.as_ref().map_or(BuildSpec::DEFAULT_TIMEOUT, BuildSpec::timeout);
-    let decided = |stop| decide(Evidence { method, ending, inspection, tail, stop, timeout });
+    let repository = spec.as_ref().map(|spec| Reference::new(&spec.output.image).repository);
+    let decided = |stop| decide(Evidence { method, ending, inspection, tail, stop, timeout, repository });
     let mut outcome = decided(attempt.stop.as_ref());
     let reason = outcome.failure.as_ref().map(|failure| failure.reason);
     if reason.is_some_and(|reason| FROM_OUTSIDE.contains(&reason)) && is_deleted(context, &attempt).await? {

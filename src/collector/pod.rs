@@ -4,7 +4,7 @@
 use image_factory_core::{
     ids,
     outcome::{ContainerEnd, Ending},
-    pod::{BUILD_CONTAINER, BUILDKITD_CONTAINER, INSPECT_CONTAINER, PREPARE_CONTAINER},
+    pod::{BUILD_CONTAINER, BUILDKITD_CONTAINER, BUILDPACK_CONTAINER, INSPECT_CONTAINER, PREPARE_CONTAINER},
     report::{PrepareReport, SourceFacts},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -66,7 +66,7 @@ pub fn source(pod: &Pod) -> Option<SourceFacts> {
 /// How the Pod ended; `None` while something may still come.
 pub fn ending(pod: &Pod) -> Option<Ending> {
     let whole = whole_pod(pod);
-    if let Some(end) = end(pod, PREPARE_CONTAINER).filter(|end| end.exit_code != 0) {
+    if let Some(end) = before_build(pod).find(|end| end.exit_code != 0) {
         return Some(whole.unwrap_or(Ending::Prepare(end)));
     }
     let build = end(pod, BUILD_CONTAINER);
@@ -101,6 +101,12 @@ pub fn lost_at(pod: &Pod) -> Option<Timestamp> {
         }
     };
     last.checked_add(LOST_MARGIN).ok()
+}
+
+/// `prepare`, and what brings buildpacks after it: each may leave `prepare`'s report.
+fn before_build(pod: &Pod) -> impl Iterator<Item = ContainerEnd> {
+    let is_before = |name: &str| name == PREPARE_CONTAINER || name.starts_with(BUILDPACK_CONTAINER);
+    statuses(pod).filter(move |status| is_before(&status.name)).filter_map(end_of)
 }
 
 /// How an attempt ended whose Pod is no longer there: as the Pod last said, or without a word.
@@ -160,7 +166,11 @@ fn with_sidecar(pod: &Pod, mut end: ContainerEnd) -> ContainerEnd {
 }
 
 pub fn end(pod: &Pod, container: &str) -> Option<ContainerEnd> {
-    let terminated = status(pod, container)?.state.as_ref()?.terminated.as_ref()?;
+    end_of(status(pod, container)?)
+}
+
+fn end_of(status: &ContainerStatus) -> Option<ContainerEnd> {
+    let terminated = status.state.as_ref()?.terminated.as_ref()?;
     Some(ContainerEnd {
         exit_code: terminated.exit_code,
         reason: terminated.reason.clone().unwrap_or_default(),
@@ -232,6 +242,10 @@ mod tests {
                 "still going",
             ),
             (json!({"phase": "Pending", "initContainerStatuses": [ended("prepare", 1, "Error")]}), "prepare 1"),
+            (
+                json!({"phase": "Pending", "initContainerStatuses": [ended("prepare", 0, "Completed"), ended("buildpack-0", 0, "Completed"), ended("buildpack-1", 1, "Error")]}),
+                "prepare 1",
+            ),
             (
                 json!({"phase": "Pending", "initContainerStatuses": [ended("prepare", 0, "Completed"), ended("build", 3, "Error")]}),
                 "build 3 Error",

@@ -111,12 +111,22 @@ pub struct BuildSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Cache>,
     /// Builder image. Method paketo; it must begin with one of the prefixes the operator allows.
+    /// Default: the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = (
+        r"self.matches('^[a-zA-Z0-9][a-zA-Z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$')",
+        "spec.builder must be an image, [host[:port]/]path[:tag][@sha256:digest], such as docker.io/paketobuildpacks/builder-jammy-base:latest"
+    ))]
     pub builder: Option<String>,
-    /// Buildpack images, in their order. Method paketo; at most 32.
+    /// Buildpack images, in their order: they come before each group of the builder's own, and at last
+    /// alone. Method paketo; each must begin with one of the prefixes the operator allows; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 255)))]
+    #[x_kube(validation = (
+        r"self.all(image, image.matches('^[a-zA-Z0-9][a-zA-Z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$'))",
+        "each of spec.buildpacks must be an image, [host[:port]/]path[:tag][@sha256:digest], such as docker.io/paketobuildpacks/nodejs:latest"
+    ))]
     pub buildpacks: Vec<String>,
     /// The Packer template and its variables. Method packer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,8 +150,8 @@ pub struct BuildSpec {
         "a value in spec.buildArgs has a NUL character; remove it"
     ))]
     pub build_args: BTreeMap<String, String>,
-    /// Environment of the builder, by name; instructions of a Dockerfile don't see it. It can be read in
-    /// the Pod: no place for a secret. At most 64, values at most 4096 characters.
+    /// Environment of the builder, by name; instructions of a Dockerfile don't see it, buildpacks do
+    /// (method paketo: the platform's environment). It can be read in the Pod: no place for a secret. At most 64, values at most 4096 characters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     #[schemars(schema_with = "short_values")]

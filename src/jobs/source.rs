@@ -126,6 +126,7 @@ mod tests {
                 buildkit: "buildkit".to_owned(),
                 sbom_generator: String::new(),
                 container: "buildah".to_owned(),
+                ..Images::default()
             },
             sources: Settings {
                 insecure_protocols: vec![Protocol::Http],

@@ -20,6 +20,8 @@ fn settings() -> Settings {
             buildkit: image("buildkit"),
             sbom_generator: image("sbom-generator"),
             container: image("buildah"),
+            paketo: image("builder"),
+            paketo_allowed: Vec::new(),
         },
         insecure_registries: Vec::new(),
         requests: quantities([("cpu", "100m"), ("memory", "256Mi")]),
@@ -92,7 +94,7 @@ fn secret_inputs() -> Value {
 
 #[test]
 fn a_pod_lands_on_the_nodes_of_its_worker_and_says_nothing_where_any_will_do() {
-    for method in ["kaniko", "buildx", "container"] {
+    for method in ["kaniko", "buildx", "container", "paketo"] {
         let anywhere = pod(&job_of(method, json!({})));
         assert_eq!((anywhere.node_selector, anywhere.tolerations), (None, None));
         let toleration = Toleration { key: Some("gpu".to_owned()), ..Toleration::default() };
@@ -216,6 +218,81 @@ fn secrets_reach_the_builder_and_credentials_the_inspection_and_nobody_else() {
 }
 
 #[test]
+fn paketos_credentials_are_handed_over_in_memory_and_never_mounted_beside_buildpacks() {
+    let job =
+        job_of("paketo", json!({"output": {"credentialsSecret": {"name": "push"}}, "buildpacks": ["r.test/a:1"]}));
+    let secrets: Vec<String> = containers(&job)
+        .into_iter()
+        .filter(|each| each.volume_mounts.iter().flatten().any(|mount| mount.name == "credentials"))
+        .map(|each| each.name)
+        .collect();
+    assert_eq!(secrets, ["prepare", "inspect"]);
+    let handover = pod(&job).volumes.into_iter().flatten().find(|volume| volume.name == "handover");
+    let medium = handover.and_then(|volume| volume.empty_dir).and_then(|empty_dir| empty_dir.medium);
+    assert_eq!(medium.as_deref(), Some("Memory"));
+    let args = container(&job, PREPARE_CONTAINER).args.unwrap_or_default();
+    assert!(args.contains(&"--hand-over-credentials".to_owned()), "{args:?}");
+    assert!(command(&job).contains(&"--registry-auth=/image-factory-credentials/config.json".to_owned()));
+    let pulls = pod(&job).image_pull_secrets.unwrap_or_default();
+    assert_eq!(pulls.into_iter().map(|secret| secret.name).collect::<Vec<_>>(), ["push"]);
+
+    let job = job_of("paketo", json!({}));
+    assert!(!command(&job).iter().any(|argument| argument.starts_with("--registry-auth")));
+    assert_eq!(pod(&job).image_pull_secrets, None);
+}
+
+#[test]
+fn a_lifecycle_gets_every_input_through_the_agent_and_nothing_as_its_own_environment() {
+    let job = job_of(
+        "paketo",
+        json!({
+            "context": "web",
+            "builder": "registry.test/other:2",
+            "buildpacks": ["r.test/a:1", "r.test/b:2"],
+            "cache": {"repo": "registry.test:5000/shop/cache"},
+            "environment": {"BP_X": "$(HOME) 1"},
+            "output": {"tags": ["latest"], "labels": {"a.b": "c"}, "insecure": true},
+        }),
+    );
+    let build = container(&job, BUILD_CONTAINER);
+    assert_eq!((build.image.as_deref(), build.env), (Some("registry.test/other:2"), None));
+    assert_eq!(
+        build.command.unwrap_or_default().join("\n"),
+        "/image-factory/bin/image-factory-agent\nlifecycle\n--timeout-seconds=3600\n--source=/image-factory/source/web\n\
+         --image=registry.test:5000/shop/web:1.2\n--image=registry.test:5000/shop/web:latest\n\
+         --cache-image=registry.test:5000/shop/cache\n--insecure-registry=registry.test:5000\n--label=a.b=c\n\
+         --env=BP_X=$$(HOME) 1\n--buildpack=r.test/a:1\n--buildpack=r.test/b:2\n--"
+    );
+    for (index, image) in ["r.test/a:1", "r.test/b:2"].into_iter().enumerate() {
+        let bring = container(&job, &format!("buildpack-{index}"));
+        assert_eq!(bring.image.as_deref(), Some(image));
+        assert_eq!(
+            bring.command.unwrap_or_default()[1..],
+            ["bring".to_owned(), format!("--to=/image-factory/brought/{index}")]
+        );
+    }
+    let cold = command(&job_of("paketo", json!({"cache": {"enabled": false, "repo": "registry.test/c"}})));
+    assert!(cold.contains(&"--cold=true".to_owned()) && !cold.iter().any(|flag| flag.starts_with("--cache-image")));
+}
+
+/// <https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted>
+#[test]
+fn every_container_of_paketo_is_as_restricted_wants_it_and_the_builder_is_its_images_user() {
+    let job =
+        job_of("paketo", json!({"buildpacks": ["r.test/a:1"], "output": {"credentialsSecret": {"name": "push"}}}));
+    for each in containers(&job) {
+        let security = each.security_context.unwrap_or_default();
+        assert_eq!(security.run_as_non_root, Some(true), "{}", each.name);
+        assert_eq!(security.allow_privilege_escalation, Some(false), "{}", each.name);
+        assert_eq!(security.seccomp_profile.map(|profile| profile.type_), Some("RuntimeDefault".to_owned()));
+        let capabilities = security.capabilities.unwrap_or_default();
+        assert_eq!((capabilities.add, capabilities.drop), (None, Some(vec!["ALL".to_owned()])), "{}", each.name);
+        assert_eq!(security.run_as_user.is_none(), each.name == BUILD_CONTAINER, "{}", each.name);
+    }
+    assert_eq!(pod(&job).security_context.and_then(|security| security.fs_group), Some(65532));
+}
+
+#[test]
 fn each_builder_finds_the_credentials_in_its_own_way() {
     for (method, name, with, without) in [
         ("kaniko", "DOCKER_CONFIG", "/image-factory-credentials", Some("/image-factory/out/docker")),
@@ -259,7 +336,7 @@ fn a_secret_may_be_missing_for_the_kubelet_and_not_for_the_agent() {
 
 #[test]
 fn no_container_has_a_variable_twice() {
-    for method in ["kaniko", "buildx", "container"] {
+    for method in ["kaniko", "buildx", "container", "paketo"] {
         let job = job_of(method, json!({"environment": {"CI": "true", "HTTP_PROXY": ""}}));
         for each in containers(&job) {
             let mut names: Vec<_> = each.env.iter().flatten().map(|variable| &variable.name).collect();

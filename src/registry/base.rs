@@ -22,7 +22,7 @@ const MAX_TIME: Duration = Duration::from_secs(5);
 /// The base of each image, in their order.
 pub async fn of_each(access: &Access<'_>, pushed: &Pushed, images: &[ImageFacts]) -> Vec<Option<BaseFacts>> {
     let mut bases = vec![None; images.len()];
-    let Some(dockerfile) = &pushed.dockerfile else { return bases };
+    let Some(dockerfile) = &pushed.dockerfile else { return images.iter().map(of_run_image).collect() };
     let Some(text) = text(&dockerfile.path) else { return bases };
     let _ = tokio::time::timeout(MAX_TIME, async {
         for (base, image) in bases.iter_mut().zip(images) {
@@ -36,6 +36,18 @@ pub async fn of_each(access: &Access<'_>, pushed: &Pushed, images: &[ImageFacts]
     })
     .await;
     bases
+}
+
+/// The lifecycle writes down which run image it built on, and the highest of its layers.
+fn of_run_image(image: &ImageFacts) -> Option<BaseFacts> {
+    let own: Option<Vec<&str>> = image.layers.iter().map(|layer| layer.diff_id.as_deref()).collect();
+    let (reference, layers) = base::of_lifecycle(image.labels.get(base::LIFECYCLE_LABEL)?, &own?)?;
+    let reference: Reference = reference.parse().ok()?;
+    Some(BaseFacts::Image {
+        repository: format!("{}/{}", reference.registry(), reference.repository()),
+        tag: reference.tag().map(str::to_owned),
+        layers,
+    })
 }
 
 /// As with what the builder left: the volume is not trusted.

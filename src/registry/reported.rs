@@ -18,6 +18,8 @@ pub enum DigestSource {
     File(PathBuf),
     /// `buildx:PATH`: the document of `--metadata-file`.
     Buildx(PathBuf),
+    /// `lifecycle:PATH`: the document of the exporter's `-report`.
+    Lifecycle(PathBuf),
 }
 
 impl FromStr for DigestSource {
@@ -27,7 +29,8 @@ impl FromStr for DigestSource {
         match text.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
             Some(("buildx", path)) if !path.is_empty() => Ok(Self::Buildx(path.into())),
-            _ => Err("it must be file:PATH or buildx:PATH".into()),
+            Some(("lifecycle", path)) if !path.is_empty() => Ok(Self::Lifecycle(path.into())),
+            _ => Err("it must be file:PATH, buildx:PATH or lifecycle:PATH".into()),
         }
     }
 }
@@ -39,6 +42,12 @@ impl DigestSource {
             Self::Buildx(path) => {
                 let document: serde_json::Value = serde_json::from_slice(&read(path)?).unwrap_or_default();
                 (path, document["containerimage.digest"].as_str().unwrap_or_default().as_bytes().to_owned())
+            }
+            Self::Lifecycle(path) => {
+                let text = String::from_utf8(read(path)?).unwrap_or_default();
+                let report: toml::Table = toml::from_str(&text).unwrap_or_default();
+                let digest = report.get("image").and_then(|image| image.get("digest")).and_then(toml::Value::as_str);
+                (path, digest.unwrap_or_default().as_bytes().to_owned())
             }
         };
         let digest = String::from_utf8(digest).unwrap_or_default();
@@ -120,6 +129,8 @@ mod tests {
         assert_eq!(out.source("file", &format!("{DIGEST}\n")).read().expect("reads"), DIGEST);
         let document = format!(r#"{{"containerimage.digest": "{DIGEST}", "image.name": "reg.example/a:1"}}"#);
         assert_eq!(out.source("buildx", &document).read().expect("reads"), DIGEST);
+        let report = format!("[build]\n\n[image]\n  tags = [\"reg.example/a:1\"]\n  digest = \"{DIGEST}\"\n");
+        assert_eq!(out.source("lifecycle", &report).read().expect("reads"), DIGEST);
     }
 
     #[test]
@@ -138,6 +149,9 @@ mod tests {
             ("buildx", "{}"),
             ("buildx", r#"{"containerimage.digest": "hunter2"}"#),
             ("buildx", r#"{"containerimage.digest": ["hunter2"]}"#),
+            ("lifecycle", DIGEST),
+            ("lifecycle", "[image]\ndigest = \"hunter2\""),
+            ("lifecycle", "digest = \"hunter2\""),
         ] {
             let error = out.source(kind, text).read().expect_err("is refused");
             assert_eq!(error.reason(), "PushFailed");

@@ -36,11 +36,20 @@ pub fn database() -> PgPool {
 
 /// The image by which the deployed operator runs method kaniko; none where it doesn't.
 pub async fn kaniko_image() -> Option<String> {
+    operators_image("IMAGE_FACTORY_KANIKO_IMAGE").await
+}
+
+/// The builder by which it runs method paketo.
+pub async fn paketo_image() -> Option<String> {
+    operators_image("IMAGE_FACTORY_PAKETO_IMAGE").await
+}
+
+async fn operators_image(variable: &str) -> Option<String> {
     let deployments: Api<Deployment> = Api::namespaced(client().await, "image-factory");
     let ours = ListParams::default().labels("app.kubernetes.io/name=image-factory");
     let found = deployments.list(&ours).await.expect("Deployments can be listed").items.pop();
     let pod = found.and_then(|deployment| deployment.spec?.template.spec).expect("the operator is deployed");
     let variables = pod.containers.into_iter().flat_map(|container| container.env.unwrap_or_default());
-    let mut images = variables.filter(|variable| variable.name == "IMAGE_FACTORY_KANIKO_IMAGE");
-    images.next().and_then(|variable| variable.value).filter(|image| !image.is_empty())
+    let mut images = variables.filter(|found| found.name == variable);
+    images.next().and_then(|found| found.value).filter(|image| !image.is_empty())
 }

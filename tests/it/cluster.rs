@@ -106,6 +106,7 @@ impl Cluster {
             buildkit: image.clone(),
             sbom_generator: String::new(),
             container: image,
+            ..Images::default()
         };
         Context {
             client: client.clone(),

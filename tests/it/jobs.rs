@@ -30,6 +30,8 @@ fn settings() -> Settings {
             sbom_generator: String::new(),
             container: "registry.test/buildah:1".to_owned(),
             kaniko: "registry.test/kaniko:1".to_owned(),
+            paketo: "registry.test/builder:1".to_owned(),
+            paketo_allowed: Vec::new(),
         },
         insecure_registries: vec!["mirror.test:5000".to_owned()],
         sources: jobs::source::Settings::default(),
@@ -115,6 +117,20 @@ fn the_job_of_container() {
 fn the_job_of_kaniko() {
     let mut spec = rich("kaniko");
     spec["cache"] = json!({"repo": "registry.test:5000/green/cache"});
+    insta::assert_yaml_snapshot!(shown(job_of(spec)));
+}
+
+#[test]
+fn the_job_of_paketo() {
+    let mut spec = rich("paketo");
+    for field in ["dockerfile", "target", "buildArgs"] {
+        spec.as_object_mut().expect("an object").remove(field);
+    }
+    spec["builder"] = json!("registry.test/cnb/builder:1");
+    spec["buildpacks"] = json!(["registry.test/cnb/paint:1"]);
+    spec["environment"] = json!({"BP_COATS": "$(HOME) $$ ${x}"});
+    spec["cache"] = json!({"repo": "registry.test:5000/green/cache"});
+    spec["output"]["credentialsSecret"] = json!({"name": "push"});
     insta::assert_yaml_snapshot!(shown(job_of(spec)));
 }
 

@@ -1,15 +1,21 @@
 //! The agent's command line. Everything after `--` belongs to the builder and is passed on byte for byte; `--then` there
 //! starts the next command of the same run.
 
+mod lifecycle;
+
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use image_factory_core::pod;
+use image_factory_core::{lifecycle::BUILDPACKS, pod};
+pub use lifecycle::Lifecycle;
 
 pub const USAGE: &str =
     "usage: image-factory-agent run [--timeout-seconds N] [--grace-seconds N] [--wait-for-socket PATH] \
 [--needs-secret PATH=SENTENCE]... [--mask-file PATH]... [--mask-docker-config PATH]... [--report PATH] [--marker PATH] [--spent PATH] [--usage-of PATH] [--cgroup-root PATH] -- COMMAND [ARGUMENT]... [--then COMMAND [ARGUMENT]...]...
+       image-factory-agent lifecycle [the same]... --image NAME... --source FOLDER [--cache-image NAME] [--cold true] \
+[--insecure-registry HOST]... [--label NAME=VALUE]... [--env NAME=VALUE]... [--buildpack IMAGE]... [--registry-auth PATH]
+       image-factory-agent bring [--from FOLDER] [--report PATH] --to FOLDER
        image-factory-agent daemon --usage PATH [--cgroup-root PATH] -- COMMAND [ARGUMENT]...
        image-factory-agent install FOLDER";
 
@@ -20,7 +26,8 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Task {
-    Run(Options),
+    Run(Box<Options>),
+    Bring(Bring),
     Daemon(Daemon),
     Install(PathBuf),
 }
@@ -32,6 +39,14 @@ pub struct Daemon {
     pub cgroup_root: PathBuf,
     /// Never empty.
     pub command: Vec<OsString>,
+}
+
+/// Buildpacks are copied out of their image.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Bring {
+    pub from: PathBuf,
+    pub to: PathBuf,
+    pub report: PathBuf,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -56,15 +71,18 @@ pub struct Options {
     /// The file in which the daemon that does the work keeps what it uses; none where the builder itself does it.
     pub usage_of: Option<PathBuf>,
     pub cgroup_root: PathBuf,
-    /// Never empty, and no command is.
+    /// Never empty, and no command is, unless it is the lifecycle that is run.
     pub commands: Vec<Vec<OsString>>,
+    pub lifecycle: Option<Lifecycle>,
 }
 
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
     let mut arguments = arguments.into_iter();
     let task = arguments.next().ok_or("nothing to do")?;
     match task.to_str() {
-        Some("run") => parse_run(arguments).map(Task::Run),
+        Some("run") => parse_run(arguments, None).map(Box::new).map(Task::Run),
+        Some("lifecycle") => parse_run(arguments, Some(Lifecycle::default())).map(Box::new).map(Task::Run),
+        Some("bring") => parse_bring(arguments).map(Task::Bring),
         Some("daemon") => parse_daemon(arguments).map(Task::Daemon),
         Some("install") => match (arguments.next(), arguments.next()) {
             (Some(folder), None) => Ok(Task::Install(folder.into())),
@@ -74,7 +92,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, Stri
     }
 }
 
-fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, String> {
+/// The lifecycle's programs are known: no command follows.
+fn parse_run(mut arguments: impl Iterator<Item = OsString>, lifecycle: Option<Lifecycle>) -> Result<Options, String> {
     let mut options = Options {
         timeout: None,
         grace: DEFAULT_GRACE,
@@ -88,8 +107,14 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
         usage_of: None,
         cgroup_root: CGROUP_ROOT.into(),
         commands: Vec::new(),
+        lifecycle,
     };
     while let Some((flag, value)) = next_flag(&mut arguments)? {
+        if let Some(lifecycle) = &mut options.lifecycle
+            && lifecycle.set(&flag, &value)?
+        {
+            continue;
+        }
         match &*flag {
             "--timeout-seconds" => options.timeout = Some(seconds(&flag, &value)?),
             "--grace-seconds" => options.grace = seconds(&flag, &value)?,
@@ -104,6 +129,10 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
             "--cgroup-root" => options.cgroup_root = value.into(),
             _ => return Err(format!("unknown flag {flag}")),
         }
+    }
+    if let Some(lifecycle) = &options.lifecycle {
+        lifecycle.check()?;
+        return if arguments.next().is_none() { Ok(options) } else { Err("lifecycle takes no command".into()) };
     }
     let mut command = Vec::new();
     for argument in arguments {
@@ -137,13 +166,31 @@ fn parse_daemon(mut arguments: impl Iterator<Item = OsString>) -> Result<Daemon,
     Ok(Daemon { usage, cgroup_root, command })
 }
 
+fn parse_bring(mut arguments: impl Iterator<Item = OsString>) -> Result<Bring, String> {
+    let mut bring = Bring { from: BUILDPACKS.into(), to: PathBuf::new(), report: PathBuf::from(pod::TERMINATION_LOG) };
+    while let Some(flag) = arguments.next() {
+        let (flag, value) = valued(&flag, &mut arguments)?;
+        match &*flag {
+            "--from" => bring.from = value.into(),
+            "--to" => bring.to = value.into(),
+            "--report" => bring.report = value.into(),
+            _ => return Err(format!("unknown flag {flag}")),
+        }
+    }
+    if bring.to.as_os_str().is_empty() { Err("--to is missing".into()) } else { Ok(bring) }
+}
+
 /// A flag with its value, as `--flag value` or `--flag=value`; `None` at the `--` that ends them.
 fn next_flag(arguments: &mut impl Iterator<Item = OsString>) -> Result<Option<(String, OsString)>, String> {
     let flag = arguments.next().ok_or("the command is missing: it stands after --")?;
-    let flag = flag.to_str().ok_or("flags are plain text")?;
     if flag == "--" {
         return Ok(None);
     }
+    valued(&flag, arguments).map(Some)
+}
+
+fn valued(flag: &OsStr, arguments: &mut impl Iterator<Item = OsString>) -> Result<(String, OsString), String> {
+    let flag = flag.to_str().ok_or("flags are plain text")?;
     let (flag, given) = match flag.split_once('=') {
         Some((flag, value)) => (flag, Some(OsString::from(value))),
         None => (flag, None),
@@ -152,7 +199,7 @@ fn next_flag(arguments: &mut impl Iterator<Item = OsString>) -> Result<Option<(S
         return Err(format!("unknown flag {flag}"));
     }
     let value = given.or_else(|| arguments.next()).ok_or_else(|| format!("{flag} takes a value"))?;
-    Ok(Some((flag.to_owned(), value)))
+    Ok((flag.to_owned(), value))
 }
 
 fn needed(value: &OsStr) -> Result<(PathBuf, String), String> {
@@ -179,7 +226,7 @@ mod tests {
 
     fn options(line: &str) -> Options {
         match parsed(line) {
-            Ok(Task::Run(options)) => options,
+            Ok(Task::Run(options)) => *options,
             other => unreachable!("{other:?}"),
         }
     }
@@ -234,6 +281,23 @@ mod tests {
     }
 
     #[test]
+    fn a_build_by_buildpacks_has_the_flags_of_a_run_and_its_own_and_no_command() {
+        let options = options(
+            "lifecycle --timeout-seconds=9 --image=r/a:1 --image=r/a:2 --source=/s --cold=true --label=a=b=c --env=A= \
+             --buildpack=r/x --insecure-registry=r --cache-image=r/c --registry-auth=/k --",
+        );
+        assert_eq!((options.timeout, options.commands.len()), (Some(Duration::from_secs(9)), 0));
+        let lifecycle = options.lifecycle.expect("it is one");
+        assert_eq!((lifecycle.source, lifecycle.registry_auth), (PathBuf::from("/s"), Some("/k".into())));
+        let request = lifecycle.request;
+        assert_eq!(request.images, ["r/a:1", "r/a:2"]);
+        assert_eq!((request.is_cold, request.cache_image.as_deref()), (true, Some("r/c")));
+        assert_eq!(request.labels, [("a".to_owned(), "b=c".to_owned())]);
+        assert_eq!(request.environment, [("A".to_owned(), String::new())]);
+        assert_eq!((request.buildpacks, request.insecure_registries), (vec!["r/x".to_owned()], vec!["r".to_owned()]));
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused_with_a_sentence() {
         for (line, sentence) in [
             ("", "nothing to do"),
@@ -252,6 +316,13 @@ mod tests {
             ("daemon --timeout-seconds 1 -- a", "unknown flag --timeout-seconds"),
             ("run -- a --then", "a command is empty"),
             ("run -- --then a", "a command is empty"),
+            ("run --image=a -- a", "unknown flag --image"),
+            ("lifecycle --source=/s --", "--image is missing"),
+            ("lifecycle --image=a --", "--source is missing"),
+            ("lifecycle --image=a --source=/s -- b", "lifecycle takes no command"),
+            ("lifecycle --image=a --label=b --", "--label takes NAME=VALUE"),
+            ("bring", "--to is missing"),
+            ("bring --to", "--to takes a value"),
         ] {
             assert_eq!(parsed(line), Err(sentence.to_owned()), "{line:?}");
         }

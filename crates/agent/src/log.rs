@@ -81,8 +81,13 @@ impl Log {
 
     /// A sentence of the agent's own, between two streams.
     pub fn say(&self, sentence: &str) {
+        self.print(&format!("image-factory-agent: {sentence}"));
+    }
+
+    /// A line between two streams that needs no name before it.
+    pub fn print(&self, line: &str) {
         let mut state = self.state();
-        let mut text = format!("image-factory-agent: {sentence}").into_bytes();
+        let mut text = line.as_bytes().to_vec();
         if let Some(mut masked) = state.mask.clone().map(Masked::new) {
             let sentence = std::mem::take(&mut text);
             masked.push(&sentence, &mut text);

@@ -2,23 +2,30 @@
 //! expected, not even a shell. This file only hands over.
 
 mod arguments;
+mod bring;
 mod cgroup;
 mod daemon;
 mod install;
+mod lifecycle;
 mod lines;
 mod log;
 mod mask;
 mod process;
 mod run;
 mod secrets;
+mod tree;
 
 use std::process::ExitCode;
 
 use arguments::Task;
 
 fn main() -> ExitCode {
+    if let Some(code) = lifecycle::as_buildpack(std::env::args_os()) {
+        return code;
+    }
     match arguments::parse(std::env::args_os().skip(1)) {
         Ok(Task::Run(options)) => exit_code(run::run(&options)),
+        Ok(Task::Bring(bring)) => bring::run(&bring),
         Ok(Task::Daemon(options)) => exit_code(daemon::run(&options)),
         Ok(Task::Install(folder)) => match install::install(&folder) {
             Ok(()) => ExitCode::SUCCESS,

@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::io::{self, PipeReader};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use image_factory_core::pod::{EXIT_AGENT, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -35,20 +35,43 @@ pub struct NotStarted {
     pub sentence: String,
 }
 
+/// What is started, and with what beside this process's own environment.
+pub struct Start {
+    /// Never empty.
+    pub argv: Vec<OsString>,
+    pub environment: Vec<(OsString, OsString)>,
+    pub folder: Option<PathBuf>,
+    /// Printed before its output.
+    pub heading: Option<&'static str>,
+    /// A file, and what is added to it once the process has ended well.
+    pub appends: Option<(PathBuf, String)>,
+}
+
+impl Start {
+    pub fn plain(argv: Vec<OsString>) -> Self {
+        Self { argv, environment: Vec::new(), folder: None, heading: None, appends: None }
+    }
+}
+
 /// The process leads its group, so one number names both. The reader is at its end when every process that inherited the
 /// pipe has ended.
-pub fn start(command: &[OsString]) -> Result<(Pid, PipeReader), NotStarted> {
+pub fn start(command: &Start) -> Result<(Pid, PipeReader), NotStarted> {
     let own = |sentence: String| NotStarted { code: EXIT_AGENT, sentence };
     let no_pipe = |error: io::Error| own(format!("failed to make a pipe: {error}"));
     let (reader, writer) = io::pipe().map_err(no_pipe)?;
-    let child = Command::new(&command[0])
-        .args(&command[1..])
+    let mut process = Command::new(&command.argv[0]);
+    if let Some(folder) = &command.folder {
+        process.current_dir(folder);
+    }
+    let child = process
+        .args(&command.argv[1..])
+        .envs(command.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(writer.try_clone().map_err(no_pipe)?)
         .stderr(writer)
         .process_group(0)
         .spawn()
-        .map_err(|error| not_started(&command[0], &error))?;
+        .map_err(|error| not_started(&command.argv[0], &error))?;
     let pid =
         i32::try_from(child.id()).map_err(|_| own("failed to name the process: its id is out of range".into()))?;
     Ok((Pid::from_raw(pid), reader))
@@ -66,6 +89,15 @@ pub fn wait(command: Pid) -> Option<End> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(_) => return None,
         }
+    }
+}
+
+/// Ends every other process of the container: what a command left behind must not see what the next one is given. Only
+/// where the agent is the container's first process; it would reach others elsewhere.
+pub fn end_all_others() {
+    if std::process::id() == 1 {
+        // ESRCH: there are none.
+        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
     }
 }
 

@@ -3,9 +3,8 @@
 //! to the agent; the last two ask the command to end (SIGTERM), and kill it after a grace. A second start is refused.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, PipeReader, Read};
+use std::io::{self, PipeReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,9 +23,10 @@ use signal_hook::iterator::Signals;
 use crate::arguments::Options;
 use crate::cgroup::{INTERVAL, Meter};
 use crate::daemon;
+use crate::lifecycle;
 use crate::log::Log;
 use crate::mask::Mask;
-use crate::process::{self, End, NotStarted, signal_group};
+use crate::process::{self, End, NotStarted, Start, signal_group};
 use crate::secrets;
 
 /// How long output is still taken after its command has ended, where a process the command left behind holds the pipe.
@@ -50,12 +50,19 @@ enum Event {
 pub fn run(options: &Options) -> i32 {
     let log = Log::new();
     let mut run = Run::new(options, log.clone());
+    if options.lifecycle.is_some() {
+        // Buildpacks run under the same user: they must not read the credentials out of this process.
+        let _ = nix::sys::prctl::set_dumpable(false);
+    }
     match claim(&options.marker).and_then(|()| run.listen()).and_then(|()| mask(options)) {
         Ok(mask) => {
             log.hide(mask);
             match options.needed.iter().find(|(path, _)| !path.exists()) {
-                Some((_, sentence)) => run.miss(sentence),
-                None => run.execute(),
+                Some((_, sentence)) => run.miss(&PodFailure::new(Reason::SecretNotFound.as_str(), sentence)),
+                None => match run.commands() {
+                    Ok(commands) => run.execute(&commands),
+                    Err(failure) => run.miss(&failure),
+                },
             }
         }
         Err(sentence) => run.refuse(sentence),
@@ -118,6 +125,8 @@ struct Run<'a> {
     kill_at: Option<Instant>,
     /// The signal that ended the run from outside.
     ended_by: Option<i32>,
+    /// The command that runs is the last one.
+    is_last: bool,
 }
 
 impl<'a> Run<'a> {
@@ -133,6 +142,7 @@ impl<'a> Run<'a> {
             events,
             kill_at: None,
             ended_by: None,
+            is_last: true,
         }
     }
 
@@ -150,13 +160,21 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn execute(&mut self) {
+    /// What is started one after another. Where it is the lifecycle all that it needs is made ready first.
+    fn commands(&self) -> Result<Vec<Start>, PodFailure> {
+        match &self.options.lifecycle {
+            Some(lifecycle) => lifecycle::prepare(lifecycle, &self.log),
+            None => Ok(self.options.commands.iter().cloned().map(Start::plain).collect()),
+        }
+    }
+
+    fn execute(&mut self, commands: &[Start]) {
         if let Some(socket) = &self.options.wait_for_socket
             && let Err(sentence) = self.wait_for(socket)
         {
             self.refuse(sentence);
         }
-        for command in &self.options.commands {
+        for (index, command) in commands.iter().enumerate() {
             if self.report.exit_code != 0 {
                 break;
             }
@@ -167,7 +185,19 @@ impl<'a> Run<'a> {
                 self.report.exit_code = self.ending_code();
                 break;
             }
+            self.is_last = index + 1 == commands.len();
+            if let Some(heading) = command.heading {
+                self.log.print(heading);
+            }
             self.report.exit_code = self.execute_one(command);
+            if self.options.lifecycle.is_some() {
+                process::end_all_others();
+            }
+            if let Some((path, text)) = command.appends.as_ref().filter(|_| self.report.exit_code == 0)
+                && let Err(error) = append(path, text)
+            {
+                self.refuse(format!("failed to add to {}: {error}", path.display()));
+            }
         }
         if self.report.timed_out {
             let seconds = self.options.timeout.unwrap_or_default().as_secs();
@@ -202,9 +232,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn execute_one(&mut self, command: &[OsString]) -> i32 {
+    fn execute_one(&mut self, command: &Start) -> i32 {
         let begin = Instant::now();
-        let program = &command[0];
+        let program = &command.argv[0];
         let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
         let (code, end) = match self.start(command) {
             Ok((group, stream)) => {
@@ -237,7 +267,7 @@ impl<'a> Run<'a> {
         if code == 0 && self.ending() { self.ending_code() } else { code }
     }
 
-    fn start(&self, command: &[OsString]) -> Result<(Pid, u64), NotStarted> {
+    fn start(&self, command: &Start) -> Result<(Pid, u64), NotStarted> {
         let (group, output) = process::start(command)?;
         let sender = self.sender.clone();
         thread::spawn(move || {
@@ -267,7 +297,7 @@ impl<'a> Run<'a> {
             let next = [timeout, self.kill_at, drain_until].into_iter().flatten().min();
             match self.next_event(next) {
                 Some(Event::Signal(signal)) => {
-                    if ended.is_none() || self.more_to_come() {
+                    if ended.is_none() || !self.is_last {
                         self.report.terminated = true;
                         self.ended_by.get_or_insert(signal);
                     }
@@ -315,10 +345,6 @@ impl<'a> Run<'a> {
         self.report.timed_out || self.report.terminated
     }
 
-    fn more_to_come(&self) -> bool {
-        self.report.commands.len() + 1 < self.options.commands.len()
-    }
-
     fn ending_code(&self) -> i32 {
         self.ended_by.map_or(EXIT_TIMED_OUT, |signal| 128 + signal)
     }
@@ -330,10 +356,10 @@ impl<'a> Run<'a> {
     }
 
     /// Something that the Build names is not there.
-    fn miss(&mut self, sentence: &str) {
-        self.log.say(sentence);
+    fn miss(&mut self, failure: &PodFailure) {
+        self.log.say(&failure.message);
         self.report.exit_code = EXIT_AGENT;
-        self.report.failure = Some(PodFailure::new(Reason::SecretNotFound.as_str(), sentence));
+        self.report.failure = Some(failure.clone());
     }
 
     fn into_report(self) -> AgentReport {
@@ -356,6 +382,10 @@ impl<'a> Run<'a> {
             ..self.report
         }
     }
+}
+
+fn append(path: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new().append(true).open(path)?.write_all(text.as_bytes())
 }
 
 fn meter(cgroup_root: &Path) -> Arc<Meter> {

@@ -1,6 +1,6 @@
 //! What a Dockerfile's image is built on: the reference behind the `FROM` of the stage that is built, through the stages
 //! it is built on in turn, with the build's arguments in place. Only what surely is so is told: a `FROM` with a variable
-//! that this file can't replace has an unknown base.
+//! that this file can't replace has an unknown base. An image that buildpacks made tells it of itself.
 //!
 //! Words and variables: <https://docs.docker.com/reference/dockerfile/#environment-replacement>,
 //! <https://docs.docker.com/reference/dockerfile/#understand-how-arg-and-from-interact>.
@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use parse_dockerfile::Stage;
+use serde::Deserialize;
 
 /// No reference is longer, and no variable in one; two that double each other would fill any memory.
 const MAX_VALUE_BYTES: usize = 4096;
@@ -188,6 +189,42 @@ fn closing(text: &str) -> Option<usize> {
     })
 }
 
+/// What the lifecycle of buildpacks says of the image it made.
+pub const LIFECYCLE_LABEL: &str = "io.buildpacks.lifecycle.metadata";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LifecycleMetadata {
+    run_image: RunImage,
+    stack: Option<Stack>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RunImage {
+    #[serde(default)]
+    top_layer: String,
+    #[serde(default)]
+    image: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stack {
+    run_image: RunImage,
+}
+
+/// The run image as it is named in that label, and how many of the image's layers (`diff_ids`, the lowest first) are its.
+/// None where it does not say, or names a layer that is not there.
+pub fn of_lifecycle(label: &str, diff_ids: &[&str]) -> Option<(String, u64)> {
+    let metadata: LifecycleMetadata = serde_json::from_str(label).ok()?;
+    let top = diff_ids.iter().position(|layer| *layer == metadata.run_image.top_layer)?;
+    // Before Platform API 0.12 it is named beside it.
+    let old = metadata.stack.map(|stack| stack.run_image.image).unwrap_or_default();
+    let image = [metadata.run_image.image, old].into_iter().find(|image| !image.is_empty())?;
+    Some((image, u64::try_from(top + 1).ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -294,6 +331,28 @@ mod tests {
             prop_assume!(reference != "scratch");
             let found = base(&format!("FROM {reference}\n"), None, &[]);
             prop_assert_eq!(found, Some(reference));
+        }
+    }
+
+    #[test]
+    fn the_lifecycle_names_its_run_image_and_the_highest_of_its_layers() {
+        let layers = ["sha256:a", "sha256:b", "sha256:c"];
+        for (label, expected) in [
+            (
+                r#"{"runImage": {"topLayer": "sha256:b", "reference": "r@x", "image": "r.test/run:1"}}"#,
+                Some(("r.test/run:1", 2)),
+            ),
+            (
+                r#"{"runImage": {"topLayer": "sha256:a"}, "stack": {"runImage": {"image": "r.test/old:2"}}}"#,
+                Some(("r.test/old:2", 1)),
+            ),
+            (r#"{"runImage": {"topLayer": "sha256:d", "image": "r.test/run:1"}}"#, None),
+            (r#"{"runImage": {"topLayer": "sha256:a"}}"#, None),
+            ("{}", None),
+            ("***", None),
+        ] {
+            let expected = expected.map(|(image, layers)| (image.to_owned(), layers));
+            assert_eq!(of_lifecycle(label, &layers), expected, "{label}");
         }
     }
 }

@@ -25,6 +25,9 @@ pub struct Made<'a> {
 
 /// The layers that these steps made in these images (one a platform).
 pub fn of_steps<'a>(method: Method, steps: &[Step], images: &'a [ImageFacts]) -> Vec<Made<'a>> {
+    if method == Method::Paketo {
+        return of_buildpacks(steps, images);
+    }
     let mut stages: BTreeMap<&str, Vec<&Step>> = BTreeMap::new();
     for step in steps {
         stages.entry(step.stage.as_str()).or_default().push(step);
@@ -56,6 +59,21 @@ pub fn of_steps<'a>(method: Method, steps: &[Step], images: &'a [ImageFacts]) ->
         })
         .flatten()
         .collect()
+}
+
+/// The lifecycle writes into the history which buildpack made a layer: `Layer: 'app', Created by buildpack:
+/// demo/hello@0.1.0`. One that made several has no layer of its own.
+fn of_buildpacks<'a>(steps: &[Step], images: &'a [ImageFacts]) -> Vec<Made<'a>> {
+    let of = |step: &Step, image: &'a ImageFacts| {
+        let is_its = |entry: &&HistoryEntry| {
+            let told = entry.created_by.as_deref().and_then(|told| told.rsplit_once("Created by buildpack: "));
+            told.is_some_and(|(_, name)| name == step.name)
+        };
+        let mut layers = image.history.iter().filter(is_its).filter_map(|entry| entry.layer);
+        let layer = layers.next().filter(|_| layers.next().is_none())?;
+        Some(Made { step: step.number, layer: image.layers.get(usize::try_from(layer).ok()?)? })
+    };
+    images.iter().flat_map(|image| steps.iter().filter_map(move |step| of(step, image))).collect()
 }
 
 /// The instructions of a stage after its FROM, as the Dockerfile has them. `None` where one is missing, or has not

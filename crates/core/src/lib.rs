@@ -4,6 +4,7 @@
 //! argument, and what it decides is a value. The operator, the agent and the Pods share it.
 
 pub mod base;
+pub mod builder_images;
 pub mod commit_status;
 pub mod conditions;
 pub mod cost;
@@ -15,6 +16,7 @@ pub mod inputs;
 pub mod inspection;
 pub mod labels;
 pub mod layers;
+pub mod lifecycle;
 pub mod loglevel;
 pub mod method;
 pub mod notification;

@@ -6,6 +6,7 @@
 //! (why, at which instruction), never for whether an image was pushed or which.
 
 mod build;
+mod lifecycle;
 mod pod;
 mod words;
 
@@ -36,7 +37,7 @@ pub struct ContainerEnd {
 /// What is known of an attempt's Pod when it has nothing more to come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// `prepare` failed.
+    /// `prepare` failed, or what brings a buildpack before the builder starts.
     Prepare(ContainerEnd),
     /// `build` failed.
     Build(ContainerEnd),
@@ -70,6 +71,8 @@ pub struct Evidence<'a> {
     pub stop: Option<&'a Stop>,
     /// How long the run may take.
     pub timeout: Duration,
+    /// Where the image is pushed, without its tag.
+    pub repository: Option<&'a str>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -165,7 +168,7 @@ fn cancellation(reason: Reason) -> &'static str {
 fn failure(evidence: Evidence<'_>) -> Outcome {
     match evidence.ending {
         Ending::Prepare(end) => prepare_failure(end).at(Stage::Compile),
-        Ending::Build(end) => build::failure(evidence.method, end, evidence.tail, evidence.timeout),
+        Ending::Build(end) => build::failure(evidence, end),
         Ending::Inspect { inspect, .. } => inspect_failure(inspect).at(Stage::Verification),
         Ending::Pod { reason, message } => pod::failure(reason, message, evidence.timeout),
         Ending::Gone => {

@@ -6,6 +6,8 @@
 pub const PREPARE_CONTAINER: &str = "prepare";
 /// BuildKit's daemon beside the build (method buildx).
 pub const BUILDKITD_CONTAINER: &str = "buildkitd";
+/// Copies `/cnb/buildpacks` out of an image of `spec.buildpacks`, whose place is the rest of the name (method paketo).
+pub const BUILDPACK_CONTAINER: &str = "buildpack-";
 /// The builder itself, under the agent.
 pub const BUILD_CONTAINER: &str = "build";
 /// Confirms in the registry what was pushed, and describes it.
@@ -26,8 +28,14 @@ pub const SOURCE: &str = "/image-factory/source";
 pub const OUT: &str = "/image-factory/out";
 /// A file with nothing but a digest: what kaniko and buildah write.
 pub const DIGEST_FILE: &str = "/image-factory/out/digest";
+/// The document `-report` of the lifecycle's exporter writes.
+pub const LIFECYCLE_REPORT: &str = "/image-factory/out/report.toml";
 /// The document `buildctl build --metadata-file` writes.
 pub const METADATA_FILE: &str = "/image-factory/out/metadata.json";
+/// What a build by buildpacks is given beside its source: the environment, the buildpacks and their order.
+pub const BRINGS: &str = "/image-factory/brings";
+/// A folder for each of `spec.buildpacks`, named by its place: what its image has in `/cnb/buildpacks`.
+pub const BROUGHT: &str = "/image-factory/brought";
 /// Created by the agent at its first start; one that finds it refuses to start a second time.
 pub const STARTED_MARKER: &str = "/image-factory/started";
 /// Milliseconds of the run's timeout that `prepare` has used up.
@@ -42,6 +50,9 @@ pub const GIT_CREDENTIALS: &str = "/image-factory-git";
 /// A folder at the top, as is the next: kaniko lets mounts alone, but keeps the empty folders above them.
 pub const CREDENTIALS: &str = "/image-factory-credentials";
 pub const CREDENTIALS_FILE: &str = "config.json";
+/// Where `prepare` finds them to hand them over, with method paketo: there the folder above is in memory, and the agent
+/// empties the file before anything else runs.
+pub const HANDED_CREDENTIALS: &str = "/image-factory-push";
 /// Where `spec.secrets` are mounted, in `build` alone: a file named by each id.
 pub const SECRETS: &str = "/image-factory-secrets";
 /// Where the key of `spec.ssh` is mounted, in `build` alone.

@@ -1,9 +1,10 @@
 //! How long a builder took to push: `build_results.artifact_push_milliseconds`.
 //!
-//! buildah pushes in a command of its own, which the agent times. BuildKit pushes while it
-//! exports and prints what each part took: `#12 pushing layers 0.3s done`.
+//! buildah pushes in a command of its own, which the agent times, and so does the lifecycle: its exporter packs what
+//! is new while it pushes it. BuildKit pushes while it exports and prints what each part took:
+//! `#12 pushing layers 0.3s done`.
 
-use crate::{method::Method, report::AgentReport};
+use crate::{lifecycle::Phase, method::Method, report::AgentReport};
 
 /// Milliseconds, or `None` where the builder does not tell.
 pub fn milliseconds(method: Method, report: &AgentReport, lines: &[String]) -> Option<i64> {
@@ -13,7 +14,11 @@ pub fn milliseconds(method: Method, report: &AgentReport, lines: &[String]) -> O
             let parts: Vec<i64> = lines.iter().filter_map(|line| buildkit_push(line)).collect();
             (!parts.is_empty()).then(|| parts.iter().sum())
         }
-        Method::Kaniko | Method::Paketo | Method::Packer => None,
+        Method::Paketo => {
+            let exporter = report.commands.iter().find(|command| command.name == Phase::Export.program())?;
+            i64::try_from(exporter.milliseconds).ok()
+        }
+        Method::Kaniko | Method::Packer => None,
     }
 }
 
@@ -63,5 +68,19 @@ mod tests {
             |milliseconds| CommandReport { name: "buildah".to_owned(), exit_code: Some(0), signal: None, milliseconds };
         let report = AgentReport { commands: vec![command(900), command(120)], ..AgentReport::default() };
         assert_eq!(milliseconds(Method::Container, &report, &[]), Some(120));
+    }
+
+    #[test]
+    fn the_lifecycle_pushes_as_it_exports() {
+        let command = |name: &str, milliseconds| CommandReport {
+            name: name.to_owned(),
+            exit_code: Some(0),
+            signal: None,
+            milliseconds,
+        };
+        let mut report = AgentReport { commands: vec![command("builder", 900)], ..AgentReport::default() };
+        assert_eq!(milliseconds(Method::Paketo, &report, &[]), None);
+        report.commands.push(command("exporter", 70));
+        assert_eq!(milliseconds(Method::Paketo, &report, &[]), Some(70));
     }
 }

@@ -104,6 +104,9 @@ impl Steps {
 
     /// The build has ended, and its log with it.
     pub fn end(&mut self, end: End<'_>) {
+        if let Parser::Lifecycle(lifecycle) = &mut self.parser {
+            lifecycle.end(end, self.last.filter(|_| !self.cut_off), &mut self.record);
+        }
         if self.cut_off {
             // Whether these are the steps that failed, and when they ended, nobody knows.
             let end = if matches!(end, End::Success) { end } else { End::Cancelled };

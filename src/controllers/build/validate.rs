@@ -14,6 +14,9 @@ pub fn refusal(spec: &BuildSpec, namespace: &Namespace, settings: &jobs::Setting
     if let Some(message) = jobs::unavailable(spec.method, &settings.images) {
         return Some((Reason::MethodNotAvailable, message));
     }
+    if let Some(message) = jobs::paketo::refusal(spec, &settings.images) {
+        return Some((Reason::BuilderNotAllowed, message));
+    }
     if let Some(message) = spec.source.git.as_ref().and_then(|git| source_refusal(git, &settings.sources)) {
         return Some((Reason::InvalidSpec, message));
     }
@@ -61,6 +64,7 @@ mod tests {
             buildkit: image("buildkit"),
             sbom_generator: image("sbom-generator"),
             container: image("buildah"),
+            ..Images::default()
         };
         let settings = jobs::Settings {
             images,
@@ -123,6 +127,43 @@ mod tests {
         let (reason, message) = refused_with("", "kaniko", Some("baseline")).unwrap();
         assert_eq!(reason, Reason::MethodNotAvailable);
         assert!(message.contains("builders.kaniko.image"), "{message}");
+    }
+
+    #[test]
+    fn paketo_takes_images_below_the_allowed_prefixes_and_its_own() {
+        let refused = |field: &str, value: Value| {
+            let mut spec = json!({
+                "method": "paketo",
+                "source": {"inline": {"files": {"a": "b"}}},
+                "output": {"image": "registry.test/a/b:1"},
+            });
+            spec[field] = value;
+            let images = Images {
+                paketo: "registry.test/own:1".to_owned(),
+                paketo_allowed: vec!["registry.test/cnb/".to_owned()],
+                ..Images::default()
+            };
+            let settings = jobs::Settings { images, ..jobs::Settings::default() };
+            let namespace =
+                Namespace { name: "team-a".to_owned(), uid: "u".to_owned(), enforced: Some("restricted".to_owned()) };
+            refusal(&serde_json::from_value(spec).unwrap(), &namespace, &settings)
+        };
+        for (field, value) in [
+            ("project", json!("default")),
+            ("builder", json!("registry.test/own:1")),
+            ("builder", json!("registry.test/cnb/builder:1")),
+            ("buildpacks", json!(["registry.test/cnb/a:1", "registry.test/cnb/b@sha256:00"])),
+        ] {
+            assert_eq!(refused(field, value.clone()), None, "{field} {value}");
+        }
+        for (field, value, words) in [
+            ("builder", json!("registry.test/own:2"), "spec.builder is registry.test/own:2"),
+            ("buildpacks", json!(["registry.test/cnb/a:1", "evil.test/b"]), "spec.buildpacks[1] is evil.test/b"),
+        ] {
+            let (reason, message) = refused(field, value).unwrap();
+            assert_eq!(reason, Reason::BuilderNotAllowed);
+            assert!(message.contains(words) && message.contains("registry.test/cnb/"), "{message}");
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ recipe() {
 	local name=$1
 	shift
 	{
-		declare -f "$name" skeleton libraries with_libraries busybox_links fill_busybox certificates layer
+		declare -f "$name" skeleton libraries with_libraries busybox_links fill_busybox certificates layer buildpack cnb_user
 		sha256sum "$@"
 	} | sha256sum | cut -c1-12
 }
@@ -180,15 +180,55 @@ fill_kaniko() {
 	chmod 0777 "$1/kaniko" "$1/workspace"
 }
 
-fill_lifecycle() {
+# buildpack FOLDER NAME VERSION: one of tests/cluster/buildpacks, where a lifecycle looks for it.
+buildpack() {
+	mkdir -p "$1/cnb/buildpacks/orchard_$2"
+	cp -R "$CLONE/tests/cluster/buildpacks/$2" "$1/cnb/buildpacks/orchard_$2/$3"
+	chmod -R u=rwX,go=rX "$1/cnb"
+}
+
+cnb_user() {
+	printf 'cnb:x:1001:1000:cnb:/home/cnb:/bin/sh\n' >>"$1/etc/passwd"
+	printf 'cnb:x:1000:\n' >>"$1/etc/group"
+}
+
+# A builder: the lifecycle that was given, a buildpack, the order and the run image.
+fill_cnb_builder() {
+	local phase
 	fill_busybox "$1"
 	certificates "$1"
-	mkdir -p "$1/cnb/lifecycle" "$1/cnb/buildpacks" "$1/workspace" "$1/layers" "$1/platform"
-	cp -L "$CNB_LIFECYCLE"/* "$1/cnb/lifecycle/"
-	chmod 0755 "$1"/cnb/lifecycle/*
-	chmod 0777 "$1/workspace" "$1/layers"
-	printf 'cnb:x:1001:1000:cnb:/tmp:/bin/sh\n' >>"$1/etc/passwd"
-	printf 'cnb:x:1000:\n' >>"$1/etc/group"
+	cnb_user "$1"
+	mkdir -p "$1/cnb/lifecycle" "$1/workspace" "$1/layers" "$1/platform"
+	cp -a "$CNB_LIFECYCLE"/. "$1/cnb/lifecycle/"
+	# The phases are one program by their names.
+	for phase in analyzer detector restorer builder exporter; do
+		[[ -e $1/cnb/lifecycle/$phase ]] || ln -s lifecycle "$1/cnb/lifecycle/$phase"
+	done
+	buildpack "$1" press 1.0.0
+	printf '[[order]]\n[[order.group]]\nid = "orchard/press"\nversion = "1.0.0"\n' >"$1/cnb/order.toml"
+	printf '[[images]]\nimage = "%s/cnb/run:1"\n' "$REGISTRY" >"$1/cnb/run.toml"
+	printf '[run-image]\nimage = "%s/cnb/run:1"\n' "$REGISTRY" >"$1/cnb/stack.toml"
+}
+
+fill_cnb_run() {
+	fill_busybox "$1"
+	cnb_user "$1"
+}
+
+# As `pack buildpack package` makes it: nothing but the buildpack.
+fill_cnb_bottle() { buildpack "$1" bottle 2.1.0; }
+
+cnb_images_up() {
+	local tag labels
+	local -a press=("$CLONE"/tests/cluster/buildpacks/press/{buildpack.toml,bin/detect,bin/build})
+	local -a bottle=("$CLONE"/tests/cluster/buildpacks/bottle/{buildpack.toml,bin/detect,bin/build})
+	labels='"Labels": {"io.buildpacks.stack.id": "orchard", "io.buildpacks.base.distro.name": "orchard", "io.buildpacks.base.distro.version": "1"}'
+	tag="local-$(cd "$CNB_LIFECYCLE" && hash_of ./*)"
+	image cnb/run 1 "{\"User\": \"1001:1000\", \"Env\": [\"PATH=$IMAGE_PATH\"], $labels}" fill_cnb_run "$(command -v busybox)"
+	image cnb/bottle 2.1.0 '{}' fill_cnb_bottle "${bottle[@]}"
+	image cnb/builder "$tag" "{\"User\": \"1001:1000\", \"WorkingDir\": \"/workspace\", \"Env\": [\"PATH=/cnb/lifecycle:$IMAGE_PATH\", \"CNB_USER_ID=1001\", \"CNB_GROUP_ID=1000\", \"CNB_STACK_ID=orchard\", \"HOME=/tmp\"], $labels}" \
+		fill_cnb_builder "$CNB_LIFECYCLE"/* "${press[@]}"
+	printf '%s' "$REGISTRY/cnb/builder:$tag" >"$OCI/given-lifecycle"
 }
 
 # kaniko and the buildpacks lifecycle come from no package: only where they are
@@ -204,10 +244,7 @@ given_images_up() {
 	fi
 	if [[ -n ${CNB_LIFECYCLE:-} ]]; then
 		[[ -d $CNB_LIFECYCLE ]] || die "CNB_LIFECYCLE=$CNB_LIFECYCLE is not a folder"
-		tag="local-$(cd "$CNB_LIFECYCLE" && hash_of ./*)"
-		image lifecycle "$tag" "{\"Entrypoint\": [\"/cnb/lifecycle/creator\"], \"User\": \"1001:1000\", \"WorkingDir\": \"/workspace\", \"Env\": [\"PATH=/cnb/lifecycle:$IMAGE_PATH\", \"CNB_USER_ID=1001\", \"CNB_GROUP_ID=1000\", \"HOME=/tmp\"]}" \
-			fill_lifecycle "$CNB_LIFECYCLE"/*
-		printf '%s' "$REGISTRY/lifecycle:$tag" >"$OCI/given-lifecycle"
+		cnb_images_up
 	fi
 }
 

@@ -39,7 +39,7 @@ push() {
 	local repository=$1 tag=$2 config=$3 work name digest size file
 	shift 3
 	work=$(mktemp -d "$OCI/.push.XXXXXX")
-	mkdir -p "$work/blobs/sha256" "$OCI/pushed"
+	mkdir -p "$work/blobs/sha256" "$(dirname "$OCI/pushed/$repository")"
 	printf '{"imageLayoutVersion": "1.0.0"}' >"$work/oci-layout"
 	for name in "$@"; do
 		ln "$OCI/layers/$name/blob" "$work/blobs/sha256/$(cat "$OCI/layers/$name/digest")"

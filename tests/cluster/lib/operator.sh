@@ -65,7 +65,7 @@ values() {
 		YAML
 		# Empty where none was given: the operator then refuses the method by name.
 		printf '  kaniko: {image: "%s"}\n' "$(given kaniko %s)"
-		if chart_has '  paketo:'; then given lifecycle '  paketo: {image: "%s"}\n'; fi
+		printf '  paketo: {image: "%s", allowed: ["%s/cnb/"]}\n' "$(given lifecycle %s)" "$REGISTRY"
 		if chart_has 'externalUrl:'; then printf 'externalUrl: "http://%s:%s"\n' "$NODE_IP" "$OPERATOR_PORT"; fi
 		# Receivers of the tests are on the node.
 		if chart_has '  notify:'; then printf 'webhooks: {notify: {allowHttp: true, allowedRanges: ["%s/32"]}}\n' "$NODE_IP"; fi

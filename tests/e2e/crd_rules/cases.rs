@@ -362,6 +362,20 @@ fn methods_and_their_fields() -> Vec<Case> {
             ["spec.buildpacks works only with method paketo; remove it or change spec.method"],
         ),
         build(
+            json!({"method": "paketo", "builder": "paketobuildpacks/builder-jammy-base:latest"}),
+            json!({"method": "paketo", "builder": "--registry.example.com/builder"}),
+            [
+                "spec.builder must be an image, [host[:port]/]path[:tag][@sha256:digest], such as docker.io/paketobuildpacks/builder-jammy-base:latest",
+            ],
+        ),
+        build(
+            json!({"method": "paketo", "buildpacks": ["registry.example.com:5000/a/b:1.2", "paketobuildpacks/nodejs"]}),
+            json!({"method": "paketo", "buildpacks": ["docker://registry.example.com/a"]}),
+            [
+                "each of spec.buildpacks must be an image, [host[:port]/]path[:tag][@sha256:digest], such as docker.io/paketobuildpacks/nodejs:latest",
+            ],
+        ),
+        build(
             json!({"method": "packer", "packer": packer}),
             json!({"method": "buildx", "packer": packer}),
             ["spec.packer works only with method packer; remove it or change spec.method"],

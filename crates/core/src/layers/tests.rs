@@ -121,3 +121,32 @@ fn two_stages_that_fit_alike_leave_their_steps_without_layers() {
     assert_eq!(of_steps(Method::Buildx, parser.all(), &images), []);
     assert_eq!(of_steps(Method::Buildx, &parser.all()[..1], &images).len(), 1);
 }
+
+/// The history is the lifecycle's, as it pushed the recorded build.
+#[test]
+fn a_buildpack_has_the_layer_that_the_history_says_it_made_where_it_made_one() {
+    let steps = steps(Method::Paketo, "two-buildpacks");
+    let layer = |digest: &str| LayerFacts { digest: digest.to_owned(), ..LayerFacts::default() };
+    let entry = |layer, text: &str| HistoryEntry { created_by: Some(text.to_owned()), layer: Some(layer) };
+    let image = |history: Vec<HistoryEntry>| {
+        let layers = ["run", "glass", "juice", "more"].map(layer).to_vec();
+        [ImageFacts { layers, history, ..ImageFacts::default() }]
+    };
+    let history = vec![
+        entry(0, "COPY run /"),
+        entry(1, "Layer: 'glass', Created by buildpack: orchard/bottle@2.1.0"),
+        entry(2, "Layer: 'juice', Created by buildpack: orchard/press@1.0.0"),
+        entry(3, "Application Layer"),
+    ];
+    let told = |images: &[ImageFacts]| -> Vec<String> {
+        let name = |number: i32| steps.iter().find(|step| step.number == number).unwrap().name.clone();
+        of_steps(Method::Paketo, &steps, images)
+            .iter()
+            .map(|made| format!("{} {}", name(made.step), made.layer.digest))
+            .collect()
+    };
+    assert_eq!(told(&image(history.clone())), ["orchard/bottle@2.1.0 glass", "orchard/press@1.0.0 juice"]);
+    let mut several = history;
+    several[3] = entry(3, "Layer: 'more', Created by buildpack: orchard/press@1.0.0");
+    assert_eq!(told(&image(several)), ["orchard/bottle@2.1.0 glass"]);
+}

@@ -2,16 +2,15 @@
 //! process in it, and what the builder makes of that is not the cause. Then what the agent did or could not do, and last
 //! the builder's own words, by which a push is told from a build.
 
-use std::time::Duration;
-
-use super::{ContainerEnd, OOM_KILLED, Outcome, words};
+use super::{ContainerEnd, Evidence, OOM_KILLED, Outcome, lifecycle, words};
 use crate::{
     method::Method,
     reason::{Reason, Stage},
     report::AgentReport,
 };
 
-pub fn failure(method: Method, end: &ContainerEnd, tail: &[String], timeout: Duration) -> Outcome {
+pub fn failure(evidence: Evidence<'_>, end: &ContainerEnd) -> Outcome {
+    let Evidence { method, tail, timeout, repository, .. } = evidence;
     let code = Some(end.exit_code);
     let report = AgentReport::decode(end.message.as_bytes());
     let said = words::last_error(tail);
@@ -38,6 +37,9 @@ pub fn failure(method: Method, end: &ContainerEnd, tail: &[String], timeout: Dur
     }
     if let Some(error) = report.error {
         return Outcome::failed(Reason::AgentLost, code, error);
+    }
+    if method == Method::Paketo {
+        return lifecycle::failure(&report, end.exit_code, said, tail, repository);
     }
     let pushing = is_push(method, &report, said.as_deref());
     let instruction = said.as_deref().and_then(words::instruction_exit_code);
@@ -70,7 +72,7 @@ fn is_push(method: Method, report: &AgentReport, said: Option<&str>) -> bool {
 }
 
 /// Of a builder that ended without an error of its own.
-fn without_words(report: &AgentReport, exit_code: i32) -> String {
+pub(super) fn without_words(report: &AgentReport, exit_code: i32) -> String {
     match report.commands.last().and_then(|command| Some((&command.name, words::signal(command.signal?)?))) {
         Some((name, signal)) => format!("{name} was ended by {signal}"),
         None => format!("the builder {}", words::exit(exit_code)),

@@ -24,7 +24,7 @@ fn built(report: &AgentReport) -> Ending {
 
 fn outcome(method: Method, ending: &Ending, tail: &[&str]) -> Outcome {
     let tail: Vec<String> = tail.iter().map(|line| (*line).to_owned()).collect();
-    decide(Evidence { method, ending, inspection: None, tail: &tail, stop: None, timeout: TIMEOUT })
+    decide(Evidence { method, ending, inspection: None, tail: &tail, stop: None, timeout: TIMEOUT, repository: None })
 }
 
 fn short(outcome: &Outcome) -> (Status, &'static str, &'static str, Option<i32>) {
@@ -223,8 +223,15 @@ fn a_pod_that_could_not_start_in_time_fails_with_the_reason_it_was_given_up_for(
     for (reason, class) in [(Reason::ImagePull, Class::Infrastructure), (Reason::Unschedulable, Class::User)] {
         let stop = Stop::GivenUp { reason, message: "it waited".to_owned() };
         let (ending, stop) = (Ending::Gone, Some(&stop));
-        let evidence =
-            Evidence { method: Method::Buildx, ending: &ending, inspection: None, tail: &[], stop, timeout: TIMEOUT };
+        let evidence = Evidence {
+            method: Method::Buildx,
+            ending: &ending,
+            inspection: None,
+            tail: &[],
+            stop,
+            timeout: TIMEOUT,
+            repository: None,
+        };
         let outcome = decide(evidence);
         assert_eq!(short(&outcome), (Status::Failed, reason.as_str(), "compile", None));
         let failure = outcome.failure.unwrap();
@@ -298,6 +305,7 @@ fn a_confirmed_image_is_a_success_even_when_a_cancellation_came_meanwhile() {
             tail: &[],
             stop,
             timeout: TIMEOUT,
+            repository: None,
         };
         let outcome = decide(evidence);
         assert_eq!((outcome.status, outcome.exit_code), (Status::Success, Some(0)));
@@ -311,6 +319,7 @@ fn a_confirmed_image_is_a_success_even_when_a_cancellation_came_meanwhile() {
         tail: &[],
         stop: None,
         timeout: TIMEOUT,
+        repository: None,
     };
     let failure = decide(evidence).failure.unwrap();
     assert_eq!((failure.reason, failure.stage), (Reason::Internal, Stage::Verification));
@@ -331,6 +340,7 @@ fn a_cancelled_attempt_is_cancelled_whatever_its_pod_says() {
             tail: &[],
             stop: Some(&stop),
             timeout: TIMEOUT,
+            repository: None,
         };
         let outcome = decide(evidence);
         assert_eq!(outcome.status, Status::Cancelled);

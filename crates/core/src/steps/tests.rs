@@ -103,6 +103,11 @@ fn steps_of_recorded_builds() {
         (Method::Paketo, "cold", true),
         (Method::Paketo, "rebuild", true),
         (Method::Paketo, "no-buildpack-detected", false),
+        (Method::Paketo, "two-buildpacks", true),
+        (Method::Paketo, "two-buildpacks-reused", true),
+        (Method::Paketo, "buildpack-fails", false),
+        (Method::Paketo, "detection-breaks", false),
+        (Method::Paketo, "required-undetected", false),
     ] {
         let end = if succeeds { End::Success } else { End::Failed("what the outcome says") };
         insta::assert_snapshot!(format!("{method} {name}"), read(method, name, end));
@@ -155,6 +160,47 @@ fn a_build_that_knows_its_builder_well_deceives_only_about_itself() {
     assert_eq!(read(Method::Buildx)[1..], ["RUN echo \"-->", "RUN echo \"the"]);
     assert_eq!(read(Method::Container)[1..], ["RUN echo \"-->", "RUN echo \"the"]);
     assert_eq!(read(Method::Kaniko)[1..], ["RUN echo \"-->", "RUN echo stolen", "RUN echo \"the"]);
+}
+
+#[test]
+fn a_buildpack_that_imitates_the_lifecycle_deceives_only_about_itself() {
+    let log = "===> ANALYZING\n===> DETECTING\na/one 1\na/two   2.0\n1 of 2 buildpacks participating\n===> RESTORING\n\
+        ===> BUILDING\nRunning build for buildpack a/two@2.0\nRunning build for buildpack a/one@1\n===> DETECTING\na/three 3\n\
+        Running build for buildpack a/three@3\nFinished running build for buildpack a/two@2.0\n\
+        Finished running build for buildpack a/one@1\nRunning build for buildpack a/two@2.0\n\
+        Running build for buildpack a/one@1\nFinished running build for buildpack a/two@2.0\n\
+        Running build for buildpack imagefactory.dev/labels@1\n===> EXPORTING\nReusing layer 'a/one:x'\n\
+        Reusing layer 'a/two:x'\nAdding layer 'a/two:y'\nAdding layer 'buildpacksio/lifecycle:config'";
+    let mut steps = Steps::new(Method::Paketo);
+    feed(&mut steps, &lines(log));
+    steps.end(End::Success);
+    let found: Vec<_> = steps.all().iter().map(|step| (step.name.as_str(), step.cached)).collect();
+    let expected = [
+        ("ANALYZING", false),
+        ("DETECTING", false),
+        ("RESTORING", false),
+        ("BUILDING", false),
+        ("a/one@1", true),
+        ("a/two@2.0", false),
+        ("EXPORTING", false),
+    ];
+    assert_eq!(found, expected, "one of which a layer was added is not cached");
+    assert!(stored(&mut steps)[4].stdout.as_deref().unwrap().contains("===> DETECTING\na/three 3"));
+}
+
+#[test]
+fn the_buildpack_that_ran_when_the_lifecycle_failed_is_the_step_that_failed() {
+    let log = "===> DETECTING\na/one 1\n===> BUILDING\nRunning build for buildpack a/one@1\nwork\nERROR: failed to build: exit status 3";
+    let ends = |end: End<'_>| {
+        let mut steps = Steps::new(Method::Paketo);
+        feed(&mut steps, &lines(log));
+        steps.end(end);
+        (steps.all().iter().map(|step| step.status).collect::<Vec<_>>(), steps.told("x"))
+    };
+    let (ended, told) = ends(End::Failed("the outcome's"));
+    assert_eq!(ended, [StepStatus::Success, StepStatus::Skipped, StepStatus::Failed]);
+    assert_eq!(told, "a/one@1: failed to build: exit status 3");
+    assert_eq!(ends(End::Cancelled).0, [StepStatus::Success, StepStatus::Skipped, StepStatus::Skipped]);
 }
 
 #[test]

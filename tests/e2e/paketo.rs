@@ -1,0 +1,319 @@
+//! Method paketo, by a builder of the lifecycle that the cluster was given: its own buildpack presses apples, another is
+//! brought as an image. Where no lifecycle was given the method is refused, and the other tests are skipped with a
+//! printed reason.
+
+use image_factory::{
+    config::Images,
+    crd::Build,
+    jobs::{self, Launch, Settings, Worker, job},
+};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{
+    cluster,
+    failing_builds::{failure, told},
+    registry::{private_digest, pushed},
+    rows,
+    tenant::{Tenant, condition, phase, status, tenant},
+};
+
+/// Runs a test where paketo is offered, in a namespace that enforces the restricted profile.
+async fn with_paketo(name: &str, test: impl AsyncFnOnce(&Tenant)) {
+    if cluster::paketo_image().await.is_none() {
+        eprintln!("skipped: the operator has no builder of buildpacks; start it with CNB_LIFECYCLE=<folder> make up");
+        return;
+    }
+    tenant(name, "restricted", test).await;
+}
+
+fn manifest(tenant: &Tenant, name: &str, files: Value) -> Value {
+    let mut manifest = tenant.manifest(name, "paketo", "");
+    manifest["spec"]["source"]["inline"]["files"] = files;
+    manifest
+}
+
+fn bottle() -> String {
+    format!("{}/cnb/bottle:2.1.0", cluster::registry())
+}
+
+async fn newest(tenant: &Tenant, build: &Build) -> Uuid {
+    rows::id(tenant.attempts(build).await.last().expect("a row"))
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct Step {
+    name: String,
+    status: String,
+    cached: bool,
+    stdout: Option<String>,
+    layer_digest: Option<String>,
+}
+
+async fn steps(pool: &PgPool, id: Uuid) -> Vec<Step> {
+    let rows = sqlx::query_as(
+        "select step_name as name, status, cached, stdout, layer_digest from build_steps where build_id = $1 order by step_number",
+    );
+    rows.bind(id).fetch_all(pool).await.expect("steps can be read")
+}
+
+fn outline(steps: &[Step]) -> Vec<String> {
+    let cached = |step: &Step| if step.cached { " *" } else { "" };
+    steps.iter().map(|step| format!("{} {}{}", step.status, step.name, cached(step))).collect()
+}
+
+#[tokio::test]
+async fn without_a_builder_paketo_is_refused_by_name() {
+    if let Some(image) = cluster::paketo_image().await {
+        eprintln!("skipped: the operator has {image}; start it without CNB_LIFECYCLE");
+        return;
+    }
+    tenant("no-paketo", "restricted", async |tenant| {
+        tenant.apply(&manifest(tenant, "juice", json!({"apples.txt": "gala\n"}))).await;
+        let build = tenant.finished("juice", 1).await;
+        let failure = status(&build)["failure"].clone();
+        assert_eq!(told(&failure), ("MethodNotAvailable", "compile", None), "{failure:#}");
+        assert!(failure["message"].as_str().unwrap_or_default().contains("builders.paketo.image"), "{failure:#}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn buildpacks_of_the_builder_and_of_an_image_build_in_a_restricted_namespace() {
+    with_paketo("paketo", async |tenant| {
+        let script = "echo \"told: $VARIETY, $FROM_PROJECT\"; echo \"as $(id -u):$(id -g) in $PWD\"";
+        let project = "[_]\nschema-version = \"0.2\"\n[io.buildpacks]\nexclude = [\"*.md\"]\n\
+            [[io.buildpacks.build.env]]\nname = \"VARIETY\"\nvalue = \"russet\"\n\
+            [[io.buildpacks.build.env]]\nname = \"FROM_PROJECT\"\nvalue = \"of the project\"\n";
+        let files = json!({"garden/apples.txt": "gala\n", "garden/press.sh": script, "garden/project.toml": project});
+        let mut manifest = manifest(tenant, "juice", files);
+        let spec = &mut manifest["spec"];
+        spec["context"] = json!("garden");
+        spec["buildpacks"] = json!([bottle()]);
+        spec["environment"] = json!({"VARIETY": "gala $(HOME) $$"});
+        spec["cache"] = json!({"repo": format!("{}/{}/cache", cluster::registry(), tenant.namespace)});
+        spec["output"]["tags"] = json!(["latest"]);
+        spec["output"]["labels"] = json!({"org.example.grower": "$(HOSTNAME) & \"sons\""});
+        tenant.apply(&manifest).await;
+        let build = tenant.finished("juice", 1).await;
+        assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+        let id = newest(tenant, &build).await;
+        let log = rows::log(&tenant.pool, id).await.join("\n");
+        assert!(log.contains("told: gala $(HOME) $$, of the project"), "{log}");
+        assert!(log.contains("as 1001:1000 in /workspace"), "{log}");
+        assert!(log.contains("project.toml: not honoured: io.buildpacks.exclude"), "{log}");
+        assert!(log.contains(&format!("buildpack orchard/bottle@2.1.0 from {}", bottle())), "{log}");
+
+        let image = pushed(&tenant.image("juice", "1")).await;
+        assert_eq!(status(&build)["image"]["digest"], image.digest);
+        assert_eq!(image.digest, pushed(&tenant.image("juice", "latest")).await.digest, "both tags are one image");
+        let config = &image.config["config"];
+        assert_eq!(config["Labels"]["org.example.grower"], "$(HOSTNAME) & \"sons\"");
+        assert_eq!(config["Entrypoint"], json!(["/cnb/process/pour"]), "the default process: {config:#}");
+
+        let ran = steps(&tenant.pool, id).await;
+        let phases = [
+            "ANALYZING",
+            "DETECTING",
+            "RESTORING",
+            "BUILDING",
+            "orchard/bottle@2.1.0",
+            "orchard/press@1.0.0",
+            "EXPORTING",
+        ];
+        assert_eq!(outline(&ran), phases.map(|name| format!("success {name}")), "{log}");
+        assert!(ran[5].stdout.as_deref().is_some_and(|said| said.contains("---> Pressing gala")), "{ran:#?}");
+        for step in &ran[4..6] {
+            let digest = step.layer_digest.as_deref().expect("a buildpack with one layer tells it");
+            assert!(image.layers.iter().any(|(layer, _)| layer == digest), "{step:#?}");
+        }
+        let base: (Option<String>, Option<String>) =
+            sqlx::query_as("select base_image_name, base_image_tag from build_images where build_id = $1")
+                .bind(id)
+                .fetch_one(&tenant.pool)
+                .await
+                .expect("the image is described");
+        assert_eq!(base, (Some(format!("{}/cnb/run", cluster::registry())), Some("1".to_owned())));
+        let result = rows::build_results(&tenant.pool, id).await;
+        assert!(result["artifact_push_milliseconds"].is_i64(), "{result:#}");
+        assert!(rows::build_metrics(&tenant.pool, id).await["peak_memory_usage_mb"].is_number());
+
+        manifest["metadata"]["annotations"] = json!({"imagefactory.dev/rerun": "again"});
+        tenant.apply(&manifest).await;
+        let build = tenant.finished("juice", 2).await;
+        assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+        let id = newest(tenant, &build).await;
+        let log = rows::log(&tenant.pool, id).await.join("\n");
+        assert!(log.contains("---> Juice as before"), "the layer came from the cache: {log}");
+        let ran = steps(&tenant.pool, id).await;
+        assert_eq!(outline(&ran)[5], "success orchard/press@1.0.0 *", "{log}");
+
+        manifest["spec"]["cache"]["enabled"] = json!(false);
+        tenant.apply(&manifest).await;
+        let build = tenant.finished("juice", 3).await;
+        assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+        let log = rows::log(&tenant.pool, newest(tenant, &build).await).await.join("\n");
+        assert!(log.contains("---> Pressing gala"), "nothing was reused: {log}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn failures_of_the_lifecycle_are_told_by_phase_and_buildpack() {
+    with_paketo("paketo-fails", async |tenant| {
+        let silent = format!("{}:9", cluster::registry().split(':').next().unwrap_or_default());
+        let apples = |more: &str, text: &str| json!({"apples.txt": "gala\n", more: text});
+        let nothing = manifest(tenant, "nothing", json!({"pears.txt": "anjou\n"}));
+        let breaks = manifest(tenant, "detection", apples("detect-breaks", ""));
+        let press = manifest(tenant, "press", apples("press-breaks", ""));
+        let mut slow = manifest(tenant, "slow", apples("press.sh", "echo \"at work\"; sleep 300"));
+        slow["spec"]["timeout"] = json!("8s");
+        let mut push = manifest(tenant, "push", apples("a", ""));
+        push["spec"]["output"]["image"] = json!(format!("{silent}/juice:1"));
+        let mut missing = manifest(tenant, "missing", apples("a", ""));
+        missing["spec"]["output"]["credentialsSecret"] = json!({"name": "nobody"});
+        let mut empty = manifest(tenant, "empty", apples("a", ""));
+        empty["spec"]["buildpacks"] = json!([format!("{}/cnb/run:1", cluster::registry())]);
+        let mut unwanted = manifest(tenant, "unwanted", apples("no-bottle", ""));
+        unwanted["spec"]["buildpacks"] = json!([bottle()]);
+        let cases = [
+            (nothing, ("DetectFailed", "build", Some(20)), "orchard/press@1.0.0 did not"),
+            (breaks, ("DetectFailed", "build", Some(21)), "orchard/press@1.0.0 (3) failed at it"),
+            (press, ("BuildFailed", "build", Some(3)), "orchard/press@1.0.0: failed to build: exit status 3"),
+            (slow, ("TimedOut", "build", None), "spec.timeout"),
+            (push, ("PushFailed", "push", Some(32)), silent.as_str()),
+            (missing, ("SecretNotFound", "compile", None), "Secret nobody"),
+            (empty, ("InvalidSpec", "compile", None), "spec.buildpacks[0]"),
+            (unwanted, ("DetectFailed", "build", Some(20)), "orchard/bottle@2.1.0 did not"),
+        ];
+        for (manifest, ..) in &cases {
+            tenant.apply(manifest).await;
+        }
+        for (manifest, expected, words) in &cases {
+            let name = manifest["metadata"]["name"].as_str().expect("a name");
+            let build = tenant.finished(name, 1).await;
+            let failure = failure(tenant, &build).await;
+            assert_eq!(told(&failure), *expected, "{name}: {failure:#}");
+            assert!(failure["message"].as_str().unwrap_or_default().contains(words), "{name}: {failure:#}");
+        }
+    })
+    .await;
+}
+
+/// The refusal is a row, and there is no Job.
+#[tokio::test]
+async fn images_that_are_not_allowed_are_refused() {
+    with_paketo("paketo-refused", async |tenant| {
+        let host = cluster::registry();
+        let of_buildah = format!("{host}/buildah:1");
+        let alike = format!("{host}/cnb-alike/builder:1");
+        for (name, field, value, words) in [
+            ("builder", "builder", json!(of_buildah), of_buildah.as_str()),
+            ("alike", "builder", json!(alike), alike.as_str()),
+            ("buildpack", "buildpacks", json!([bottle(), of_buildah]), "spec.buildpacks[1]"),
+        ] {
+            let mut manifest = manifest(tenant, name, json!({"apples.txt": "gala\n"}));
+            manifest["spec"][field] = value;
+            tenant.apply(&manifest).await;
+            let build = tenant.finished(name, 1).await;
+            let failure = status(&build)["failure"].clone();
+            assert_eq!(told(&failure), ("BuilderNotAllowed", "compile", None), "{failure:#}");
+            let message = failure["message"].as_str().unwrap_or_default();
+            assert!(message.contains(words) && message.contains(&format!("{host}/cnb/")), "{failure:#}");
+            assert_eq!(condition(&build, "Stalled").as_deref(), Some("True"));
+            let id = newest(tenant, &build).await;
+            assert_eq!(rows::history(&tenant.pool, id).await, "queued → failed");
+            assert_eq!(tenant.jobs_of(id).await.len(), 0);
+        }
+    })
+    .await;
+}
+
+/// The lifecycle pushes with them; a buildpack that looks for them finds nothing, in files or in processes.
+#[tokio::test]
+async fn buildpacks_do_not_see_the_credentials_that_the_image_is_pushed_with() {
+    with_paketo("paketo-peeks", async |tenant| {
+        let password = cluster::variable("REGISTRY_PRIVATE_PASSWORD");
+        tenant.push_secret("push", &password).await;
+        let script = "cat /image-factory-credentials/* /image-factory-push/* 2>/dev/null | grep -q . && echo \"there is a file\"\n\
+            for environ in /proc/[0-9]*/environ; do\n\
+            if cat $environ 2>/dev/null | tr '\\0' '\\n' | grep -q CNB_REGISTRY_AUTH; then echo \"seen in $environ\"; fi\n\
+            done\n\
+            cat /proc/1/environ >/dev/null 2>&1 && echo \"the agent can be read\"\n\
+            cat /proc/1/mem >/dev/null 2>&1 && echo \"its memory can be read\"\n\
+            echo \"that was all\"\n";
+        let mut manifest = manifest(tenant, "juice", json!({"apples.txt": "gala\n", "press.sh": script}));
+        manifest["spec"]["output"]["image"] = json!(tenant.private_image("juice"));
+        manifest["spec"]["output"]["credentialsSecret"] = json!({"name": "push"});
+        tenant.apply(&manifest).await;
+        let build = tenant.finished("juice", 1).await;
+        assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+        assert_eq!(status(&build)["image"]["digest"], private_digest(&tenant.private_image("juice")).await);
+        let log = rows::log(&tenant.pool, newest(tenant, &build).await).await.join("\n");
+        assert!(log.contains("that was all"), "{log}");
+        for seen in ["there is a file", "seen in", "can be read", password.as_str()] {
+            assert!(!log.contains(seen), "{seen}: {log}");
+        }
+
+        let mut without = manifest.clone();
+        without["metadata"]["name"] = json!("denied");
+        without["spec"]["output"].as_object_mut().expect("an object").remove("credentialsSecret");
+        tenant.apply(&without).await;
+        let build = tenant.finished("denied", 1).await;
+        let failure = failure(tenant, &build).await;
+        let (reason, stage, _) = told(&failure);
+        assert_eq!((reason, stage), ("PushDenied", "push"), "{failure:#}");
+    })
+    .await;
+}
+
+/// The API server's own admission has the word on what restricted allows: a Pod with all that a spec can ask for.
+#[tokio::test]
+async fn the_pod_of_paketo_is_admitted_where_restricted_is_enforced() {
+    tenant("paketo-admitted", "restricted", async |tenant| {
+        let spec = json!({
+            "method": "paketo",
+            "source": {"git": {"url": "https://git.test/a.git", "credentialsSecret": {"name": "git"}}},
+            "builder": "registry.test/builder:1",
+            "buildpacks": ["registry.test/one:1", "registry.test/two:2"],
+            "environment": {"A": "b"},
+            "cache": {"repo": "registry.test/a/cache"},
+            "output": {"image": "registry.test/a/b:1", "labels": {"a": "b"}, "credentialsSecret": {"name": "push"}},
+        });
+        let launch = Launch {
+            id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001),
+            namespace: tenant.namespace.clone(),
+            build: "juice".to_owned(),
+            build_uid: "0".to_owned(),
+            project: "default".to_owned(),
+            worker: Worker::default(),
+            spec: serde_json::from_value(spec).expect("a spec"),
+        };
+        let images = Images {
+            paketo: "registry.test/own:1".to_owned(),
+            operator: "registry.test/operator:1".to_owned(),
+            ..Images::default()
+        };
+        let settings = Settings {
+            images,
+            sources: jobs::source::Settings { mebibytes: 1, ..jobs::source::Settings::default() },
+            ..Settings::default()
+        };
+        let template = job(&launch, &settings).expect("the method is available").spec.expect("a spec").template;
+        let mut pod = Pod { spec: template.spec, ..Pod::default() };
+        pod.metadata.name = Some("admitted".to_owned());
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        tenant.pods().create(&dry, &pod).await.expect("it is admitted");
+
+        // That this is asked at all: without what the profile wants it is not.
+        for container in pod.spec.iter_mut().flat_map(|spec| spec.init_containers.iter_mut().flatten()) {
+            container.security_context = None;
+        }
+        let refused = tenant.pods().create(&dry, &pod).await.expect_err("it is refused").to_string();
+        assert!(refused.contains("restricted"), "{refused}");
+    })
+    .await;
+}
