@@ -1,7 +1,8 @@
 //! How long a builder took to push: `build_results.artifact_push_milliseconds`.
 //!
 //! buildah pushes in a command of its own, which the agent times. BuildKit pushes while it
-//! exports and prints what each part took: `#12 pushing layers 0.3s done`.
+//! exports and prints what each part took: `#12 pushing layers 0.3s done`. What Packer leaves is pushed by `inspect`, which
+//! says so itself.
 
 use crate::{method::Method, report::AgentReport};
 

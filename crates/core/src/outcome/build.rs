@@ -43,7 +43,7 @@ pub fn failure(method: Method, end: &ContainerEnd, tail: &[String], timeout: Dur
     let instruction = said.as_deref().and_then(words::instruction_exit_code);
     // An instruction that ended by itself may have spoken of other servers.
     let unavailable = instruction.is_none() && said.as_deref().is_some_and(words::is_unavailable);
-    let message = said.unwrap_or_else(|| without_words(&report, end.exit_code));
+    let message = said.unwrap_or_else(|| without_words(method, &report, end.exit_code, tail));
     if pushing {
         let denied = words::is_denial(&message);
         let reason = if denied { Reason::PushDenied } else { Reason::PushFailed };
@@ -70,7 +70,13 @@ fn is_push(method: Method, report: &AgentReport, said: Option<&str>) -> bool {
 }
 
 /// Of a builder that ended without an error of its own.
-fn without_words(report: &AgentReport, exit_code: i32) -> String {
+fn without_words(method: Method, report: &AgentReport, exit_code: i32, tail: &[String]) -> String {
+    // Of a command that it does not know packer prints which it does.
+    if method == Method::Packer && tail.iter().any(|line| line.starts_with("Usage: packer ")) {
+        return "the template asks for plugins, which `packer init` installs, and the packer of the builder's image does \
+                not know that command: it is older than 1.7"
+            .to_owned();
+    }
     match report.commands.last().and_then(|command| Some((&command.name, words::signal(command.signal?)?))) {
         Some((name, signal)) => format!("{name} was ended by {signal}"),
         None => format!("the builder {}", words::exit(exit_code)),
