@@ -8,7 +8,7 @@ use std::time::Duration;
 use image_factory_core::pod;
 
 pub const USAGE: &str =
-    "usage: image-factory-agent run [--timeout-seconds N] [--grace-seconds N] [--wait-for-socket PATH] \
+    "usage: image-factory-agent run [--timeout-seconds N] [--grace-seconds N] [--wait-for-socket PATH] [--first-if PATH] \
 [--needs-secret PATH=SENTENCE]... [--mask-file PATH]... [--mask-docker-config PATH]... [--report PATH] [--marker PATH] [--spent PATH] [--usage-of PATH] [--cgroup-root PATH] -- COMMAND [ARGUMENT]... [--then COMMAND [ARGUMENT]...]...
        image-factory-agent daemon --usage PATH [--cgroup-root PATH] -- COMMAND [ARGUMENT]...
        image-factory-agent install FOLDER";
@@ -20,7 +20,7 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Task {
-    Run(Options),
+    Run(Box<Options>),
     Daemon(Daemon),
     Install(PathBuf),
 }
@@ -42,6 +42,8 @@ pub struct Options {
     pub grace: Duration,
     /// A socket that must accept connections before the first command starts: the daemon beside the build.
     pub wait_for_socket: Option<PathBuf>,
+    /// The file without which the first command is left out.
+    pub first_if: Option<PathBuf>,
     /// Files of mounted Secrets without which nothing is started, each with what to say where it is not there: the
     /// operator may not read Secrets, so it is found out here.
     pub needed: Vec<(PathBuf, String)>,
@@ -64,7 +66,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, Stri
     let mut arguments = arguments.into_iter();
     let task = arguments.next().ok_or("nothing to do")?;
     match task.to_str() {
-        Some("run") => parse_run(arguments).map(Task::Run),
+        Some("run") => parse_run(arguments).map(|options| Task::Run(Box::new(options))),
         Some("daemon") => parse_daemon(arguments).map(Task::Daemon),
         Some("install") => match (arguments.next(), arguments.next()) {
             (Some(folder), None) => Ok(Task::Install(folder.into())),
@@ -79,6 +81,7 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
         timeout: None,
         grace: DEFAULT_GRACE,
         wait_for_socket: None,
+        first_if: None,
         needed: Vec::new(),
         masked_files: Vec::new(),
         masked_configs: Vec::new(),
@@ -94,6 +97,7 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
             "--timeout-seconds" => options.timeout = Some(seconds(&flag, &value)?),
             "--grace-seconds" => options.grace = seconds(&flag, &value)?,
             "--wait-for-socket" => options.wait_for_socket = Some(value.into()),
+            "--first-if" => options.first_if = Some(value.into()),
             "--needs-secret" => options.needed.push(needed(&value)?),
             "--mask-file" => options.masked_files.push(value.into()),
             "--mask-docker-config" => options.masked_configs.push(value.into()),
@@ -116,6 +120,9 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, S
     options.commands.push(command);
     if options.commands.iter().any(Vec::is_empty) {
         return Err("a command is empty".into());
+    }
+    if options.first_if.is_some() && options.commands.len() == 1 {
+        return Err("--first-if leaves nothing to run".into());
     }
     Ok(options)
 }
@@ -179,7 +186,7 @@ mod tests {
 
     fn options(line: &str) -> Options {
         match parsed(line) {
-            Ok(Task::Run(options)) => options,
+            Ok(Task::Run(options)) => *options,
             other => unreachable!("{other:?}"),
         }
     }
@@ -252,6 +259,7 @@ mod tests {
             ("daemon --timeout-seconds 1 -- a", "unknown flag --timeout-seconds"),
             ("run -- a --then", "a command is empty"),
             ("run -- --then a", "a command is empty"),
+            ("run --first-if /a -- b", "--first-if leaves nothing to run"),
         ] {
             assert_eq!(parsed(line), Err(sentence.to_owned()), "{line:?}");
         }

@@ -114,6 +114,8 @@ struct Run<'a> {
     sender: Sender<Event>,
     events: Receiver<Event>,
     deadline: Option<Instant>,
+    /// Commands that are left out at the beginning.
+    skipped: usize,
     /// Set once the run has been asked to end: when what still runs is killed.
     kill_at: Option<Instant>,
     /// The signal that ended the run from outside.
@@ -131,6 +133,7 @@ impl<'a> Run<'a> {
             meter: meter(&options.cgroup_root),
             sender,
             events,
+            skipped: usize::from(options.first_if.as_ref().is_some_and(|path| !path.exists())),
             kill_at: None,
             ended_by: None,
         }
@@ -156,7 +159,7 @@ impl<'a> Run<'a> {
         {
             self.refuse(sentence);
         }
-        for command in &self.options.commands {
+        for command in &self.options.commands[self.skipped..] {
             if self.report.exit_code != 0 {
                 break;
             }
@@ -316,7 +319,7 @@ impl<'a> Run<'a> {
     }
 
     fn more_to_come(&self) -> bool {
-        self.report.commands.len() + 1 < self.options.commands.len()
+        self.skipped + self.report.commands.len() + 1 < self.options.commands.len()
     }
 
     fn ending_code(&self) -> i32 {
