@@ -9,6 +9,7 @@ mod container;
 mod kaniko;
 mod labels;
 pub mod managed;
+mod packer;
 mod secrets;
 pub mod source;
 
@@ -78,6 +79,8 @@ pub struct Settings {
     /// For the container that does the work, where the spec says nothing.
     pub requests: BTreeMap<String, Quantity>,
     pub limits: BTreeMap<String, Quantity>,
+    /// Plugins that a Packer template may ask for, by the first parts of their addresses.
+    pub packer_plugins: Vec<String>,
     pub sources: source::Settings,
 }
 
@@ -89,7 +92,7 @@ struct Builder {
     volumes: Vec<Volume>,
     /// Files of our own making that `prepare` puts on the volume: name and content.
     files: Vec<(&'static str, String)>,
-    /// Where `inspect` reads the digest: `file:…` or `buildx:…`.
+    /// Where `inspect` reads the digest: `file:…` or `buildx:…`; of what it pushes itself, `packer:…`.
     digest_from: String,
 }
 
@@ -109,7 +112,13 @@ pub fn unavailable(method: Method, images: &Images) -> Option<String> {
              (builders.kaniko.image of its chart); use buildx or container"
                 .to_owned(),
         ),
-        Method::Paketo | Method::Packer => {
+        Method::Packer if !images.packer.is_empty() => None,
+        Method::Packer => Some(
+            "spec.method packer is not available here: the operator is configured without an image of Packer \
+             (builders.packer.image of its chart)"
+                .to_owned(),
+        ),
+        Method::Paketo => {
             Some(format!("spec.method {method} is not available in this version; use kaniko, buildx or container"))
         }
     }
@@ -128,7 +137,8 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
         Method::Kaniko => kaniko::builder(launch, settings, &insecure),
         Method::Buildx => buildx::builder(launch, settings, &insecure),
         Method::Container => container::builder(launch, settings, &insecure),
-        method @ (Method::Paketo | Method::Packer) => return Err(Error::MethodNotAvailable(method.to_string())),
+        Method::Packer => packer::builder(launch, settings),
+        method @ Method::Paketo => return Err(Error::MethodNotAvailable(method.to_string())),
     };
     // The same for every method: what the user gives the builder.
     let user = launch.spec.environment.iter().map(|(name, value)| variable(name, value));
@@ -240,6 +250,11 @@ fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)], sourc
     args.extend(source.args.iter().cloned());
     let mut mounts = vec![shared_volume()];
     mounts.extend(source.mounts.iter().cloned());
+    if spec.method == Method::Packer {
+        args.extend(packer::prepare(spec, settings));
+        args.extend(secrets::needed_credentials(launch).map(|needed| format!("--needs-secret={needed}")));
+        mounts.extend(secrets::credentials_mount(spec));
+    }
     Container {
         name: PREPARE_CONTAINER.to_owned(),
         image: Some(settings.images.operator.clone()),
@@ -268,6 +283,9 @@ fn inspect(launch: &Launch, settings: &Settings, insecure: &[String], digest_fro
         args.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
     }
     args.extend(spec.platforms.iter().map(|platform| format!("--platform={platform}")));
+    if spec.method == Method::Packer {
+        args.extend(packer::inspect(spec));
+    }
     args.extend(insecure.iter().map(|host| format!("--insecure-registry={host}")));
     let credentials = secrets::credentials_mount(&launch.spec);
     if credentials.is_some() {

@@ -120,6 +120,7 @@ mod tests {
                 buildkit: "buildkit".to_owned(),
                 sbom_generator: String::new(),
                 container: "buildah".to_owned(),
+                packer: String::new(),
             },
             sources: Settings {
                 insecure_protocols: vec![Protocol::Http],

@@ -98,6 +98,7 @@ impl Cluster {
             buildkit: image.clone(),
             sbom_generator: String::new(),
             container: image,
+            packer: String::new(),
         };
         Context {
             client: client.clone(),
