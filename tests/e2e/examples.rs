@@ -19,11 +19,12 @@ use super::{
 };
 
 /// How each Build ends: namespace/name → phase and the reason of the condition Succeeded.
-const ENDS: [(&str, (&str, &str)); 4] = [
+const ENDS: [(&str, (&str, &str)); 5] = [
     ("team-a/failing", ("Failed", "BuildFailed")),
     ("team-a/greeting", ("Success", "Success")),
     ("team-a/greeting-from-git", ("Success", "Success")),
     ("team-b/greeting", ("Success", "Success")),
+    ("team-c/disk", ("Success", "Success")),
 ];
 
 fn documents() -> Vec<DynamicObject> {

@@ -27,6 +27,7 @@ mod killed_operator;
 mod limits;
 mod memory;
 mod odd_output;
+mod packer;
 mod refused_specs;
 mod retries;
 mod rights;
