@@ -38,6 +38,9 @@ pub struct Operator {
     pub notifications: Notifications,
     #[command(flatten)]
     pub images: Images,
+    /// Plugins that a Packer template may ask for, by the first parts of their addresses (comma separated)
+    #[arg(long, env = "IMAGE_FACTORY_PACKER_PLUGINS", value_delimiter = ',')]
+    pub packer_plugins: Vec<String>,
     /// Registries (host or host:port, comma separated) that every build may use over plain http or
     /// with an unverified certificate
     #[arg(long, env = "IMAGE_FACTORY_INSECURE_REGISTRIES", value_delimiter = ',')]
@@ -216,6 +219,9 @@ pub struct Images {
     /// buildah, for method container
     #[arg(id = "container-image", long = "container-image", env = "IMAGE_FACTORY_CONTAINER_IMAGE")]
     pub container: String,
+    /// Packer; empty where the method is not offered
+    #[arg(id = "packer-image", long = "packer-image", env = "IMAGE_FACTORY_PACKER_IMAGE", default_value = "")]
+    pub packer: String,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -101,6 +101,14 @@ fn only_with(field: &str, unused: &str, methods: &[&str]) -> Rule {
         .message(format!("{field} works only with {named}; remove it or change spec.method").as_str())
 }
 
+/// Values of a map that people write, each of a bounded length.
+fn short_values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "additionalProperties": {"type": "string", "maxLength": 4096},
+    })
+}
+
 /// For `skip_serializing_if`: a value that says nothing beyond its default is not written.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()

@@ -10,6 +10,7 @@ pub mod heads;
 mod kaniko;
 mod labels;
 pub mod managed;
+mod packer;
 pub mod paketo;
 mod secrets;
 pub mod source;
@@ -80,6 +81,8 @@ pub struct Settings {
     /// For the container that does the work, where the spec says nothing.
     pub requests: BTreeMap<String, Quantity>,
     pub limits: BTreeMap<String, Quantity>,
+    /// Plugins that a Packer template may ask for, by the first parts of their addresses.
+    pub packer_plugins: Vec<String>,
     pub sources: source::Settings,
 }
 
@@ -91,7 +94,7 @@ struct Builder {
     volumes: Vec<Volume>,
     /// Files of our own making that `prepare` puts on the volume: name and content.
     files: Vec<(&'static str, String)>,
-    /// Where `inspect` reads the digest: `file:…`, `buildx:…` or `lifecycle:…`.
+    /// Where `inspect` reads the digest: `file:…`, `buildx:…` or `lifecycle:…`; of what it pushes itself, `packer:…`.
     digest_from: String,
 }
 
@@ -117,9 +120,12 @@ pub fn unavailable(method: Method, images: &Images) -> Option<String> {
              (builders.paketo.image of its chart); use kaniko, buildx or container"
                 .to_owned(),
         ),
-        Method::Packer => {
-            Some(format!("spec.method {method} is not available in this version; use kaniko, buildx or container"))
-        }
+        Method::Packer if !images.packer.is_empty() => None,
+        Method::Packer => Some(
+            "spec.method packer is not available here: the operator is configured without an image of Packer \
+             (builders.packer.image of its chart)"
+                .to_owned(),
+        ),
     }
 }
 
@@ -137,7 +143,7 @@ pub fn job(launch: &Launch, settings: &Settings) -> Result<Job, Error> {
         Method::Buildx => buildx::builder(launch, settings, &insecure),
         Method::Container => container::builder(launch, settings, &insecure),
         Method::Paketo => paketo::builder(launch, settings, &insecure),
-        method @ Method::Packer => return Err(Error::MethodNotAvailable(method.to_string())),
+        Method::Packer => packer::builder(launch, settings),
     };
     // What the user gives the builder; buildpacks get it through the lifecycle alone.
     if launch.spec.method != Method::Paketo {
@@ -257,6 +263,11 @@ fn prepare(launch: &Launch, settings: &Settings, files: &[(&str, String)], sourc
     args.extend(source.args.iter().cloned());
     let mut mounts = vec![shared_volume()];
     mounts.extend(source.mounts.iter().cloned());
+    if spec.method == Method::Packer {
+        args.extend(packer::prepare(spec, settings));
+        args.extend(secrets::needed_credentials(launch).map(|needed| format!("--needs-secret={needed}")));
+        mounts.extend(secrets::credentials_mount(spec));
+    }
     Container {
         name: PREPARE_CONTAINER.to_owned(),
         image: Some(settings.images.operator.clone()),
@@ -285,6 +296,9 @@ fn inspect(launch: &Launch, settings: &Settings, insecure: &[String], digest_fro
         args.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
     }
     args.extend(spec.platforms.iter().map(|platform| format!("--platform={platform}")));
+    if spec.method == Method::Packer {
+        args.extend(packer::inspect(spec));
+    }
     args.extend(insecure.iter().map(|host| format!("--insecure-registry={host}")));
     let credentials = secrets::credentials_mount(&launch.spec);
     if credentials.is_some() {

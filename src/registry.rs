@@ -8,7 +8,9 @@ mod client;
 mod credentials;
 mod describe;
 mod documents;
+mod layer;
 mod layers;
+mod leavings;
 mod reported;
 #[cfg(test)]
 mod tests;
@@ -19,12 +21,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use image_factory_core::report::PodFailure;
-use image_factory_core::{inspection::Inspection, platform};
+use image_factory_core::{
+    inspection::{BaseFacts, Inspection},
+    platform,
+};
 use oci_client::Reference;
 use sha2::{Digest, Sha256};
 
 use client::{Body, Repository};
-pub use reported::DigestSource;
+pub use leavings::Leavings;
+pub use reported::{DigestSource, ordinary_file};
 
 const MAX_CONFIG_JSON_BYTES: u64 = 1024 * 1024;
 
@@ -36,6 +42,8 @@ application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.dis
 pub enum RegistryError {
     #[error("{0}")]
     Reference(String),
+    #[error("{0}")]
+    NotMade(String),
     #[error("{0}")]
     NotReported(String),
     #[error("{0}")]
@@ -56,6 +64,7 @@ impl RegistryError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Reference(_) => "InvalidSpec",
+            Self::NotMade(_) => "BuildFailed",
             Self::NotReported(_) | Self::NotFound(_) | Self::Unreadable(_) => "PushFailed",
             Self::Denied(_) | Self::Credentials(_) => "PushDenied",
             Self::Mismatch(_) => "DigestMismatch",
@@ -97,16 +106,25 @@ pub struct Dockerfile {
     pub build_args: BTreeMap<String, String>,
 }
 
+/// Pushes what Packer left behind, and inspects it. `pushed` names no digest: it is found out here.
+pub async fn push(leavings: &Leavings, pushed: Pushed) -> Result<Inspection, RegistryError> {
+    let reference = tagged(&pushed.image)?;
+    let access = Access::new(&pushed)?;
+    let tags: Vec<&str> = reference.tag().into_iter().chain(pushed.tags.iter().map(String::as_str)).collect();
+    let left = leavings::push(leavings, &access, &reference, &tags).await?;
+    let pushed = Pushed { digest: DigestSource::Known(left.digest), ..pushed };
+    let mut inspection = inspect(&pushed).await?;
+    for image in &mut inspection.images {
+        image.base = Some(BaseFacts::Scratch);
+    }
+    Ok(Inspection { artifacts: left.artifacts, push_milliseconds: Some(left.milliseconds), ..inspection })
+}
+
 /// Confirms that what the builder says it pushed is in the registry, and describes it.
 pub async fn inspect(pushed: &Pushed) -> Result<Inspection, RegistryError> {
     let image = &pushed.image;
-    let reference: Reference =
-        image.parse().map_err(|error| RegistryError::Reference(format!("spec.output.image is {image:?}: {error}")))?;
-    let (None, Some(tag)) = (reference.digest(), reference.tag()) else {
-        return Err(RegistryError::Reference(format!(
-            "spec.output.image is {image:?}, and must end with a tag, not a digest"
-        )));
-    };
+    let reference = tagged(image)?;
+    let tag = reference.tag().unwrap_or_default();
     let digest = pushed.digest.read()?;
     let access = Access::new(pushed)?;
     let mut repository = access.repository(&reference)?;
@@ -154,6 +172,17 @@ pub async fn inspect(pushed: &Pushed) -> Result<Inspection, RegistryError> {
         }
     }
     Ok(inspection)
+}
+
+fn tagged(image: &str) -> Result<Reference, RegistryError> {
+    let reference: Reference =
+        image.parse().map_err(|error| RegistryError::Reference(format!("spec.output.image is {image:?}: {error}")))?;
+    match (reference.digest(), reference.tag()) {
+        (None, Some(_)) => Ok(reference),
+        _ => Err(RegistryError::Reference(format!(
+            "spec.output.image is {image:?}, and must end with a tag, not a digest"
+        ))),
+    }
 }
 
 /// How registries are spoken to: each with the login that is for it.

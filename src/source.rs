@@ -3,6 +3,7 @@
 
 mod git;
 mod inline;
+mod packer;
 mod paths;
 
 use std::io;
@@ -12,12 +13,15 @@ use image_factory_core::report::PodFailure;
 
 pub use git::{Credentials, Wanted, answer, check_git, fetch_git, list_heads};
 pub use inline::{MAX_INLINE_BYTES, check_inline, decode_inline, encode_inline, write_inline};
+pub use packer::{Template, check_template};
 pub use paths::{CheckedPaths, check_paths};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("{0}")]
     InvalidSpec(String),
+    #[error("{0}")]
+    BuilderNotAllowed(String),
     #[error("{0}")]
     DockerfileNotFound(String),
     #[error("{message}")]
@@ -32,6 +36,7 @@ impl SourceError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::InvalidSpec(_) => "InvalidSpec",
+            Self::BuilderNotAllowed(_) => "BuilderNotAllowed",
             Self::Git { reason, .. } => reason,
             Self::DockerfileNotFound(_) => "DockerfileNotFound",
             Self::Encoding(_) | Self::Io { .. } => "Internal",

@@ -69,6 +69,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
         jobs: Arc::new(jobs::Settings {
             launch_mode: config.launch_mode,
             images: config.images.clone(),
+            packer_plugins: config.packer_plugins.iter().filter(|plugin| !plugin.is_empty()).cloned().collect(),
             requests: config
                 .resources
                 .requests

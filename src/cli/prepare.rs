@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use image_factory_core::git::Protocol;
 use image_factory_core::pod::{
     AGENT_IN_IMAGE, BIN_FOLDER, CREDENTIALS, CREDENTIALS_FILE, GIT_CREDENTIALS, HANDED_CREDENTIALS, OUT_FOLDER,
-    SOURCE_FOLDER, SPENT_NAME, TERMINATION_LOG, VOLUME,
+    PACKER_INIT_NAME, PACKER_PLAN_NAME, SOURCE_FOLDER, SPENT_NAME, TERMINATION_LOG, VOLUME,
 };
 use image_factory_core::report::{PodFailure, PrepareReport, SourceFacts};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::inline;
-use crate::source::{self, Credentials, Wanted};
+use crate::source::{self, Credentials, Template, Wanted};
 
 const AGENT_NAME: &str = "image-factory-agent";
 const MARKER_NAME: &str = "started";
@@ -29,7 +29,16 @@ const TERMINATED: u8 = 143;
 /// Longer than a line of a commit's message needs to be.
 const MAX_SUBJECT_CHARS: usize = 200;
 /// Names at the top of the volume that have a meaning of their own.
-const TAKEN: [&str; 6] = [BIN_FOLDER, SOURCE_FOLDER, OUT_FOLDER, MARKER_NAME, SPENT_NAME, AUTHORITIES_NAME];
+const TAKEN: [&str; 8] = [
+    BIN_FOLDER,
+    SOURCE_FOLDER,
+    OUT_FOLDER,
+    MARKER_NAME,
+    SPENT_NAME,
+    AUTHORITIES_NAME,
+    PACKER_PLAN_NAME,
+    PACKER_INIT_NAME,
+];
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -45,6 +54,18 @@ pub struct Arguments {
     /// A file for the top of the volume, as NAME=CONTENT: what a builder is configured by
     #[arg(long = "file", value_name = "NAME=CONTENT", value_parser = volume_file)]
     pub files: Vec<VolumeFile>,
+    /// Text of a Packer template
+    #[arg(long, value_name = "TEXT")]
+    pub packer_template: Option<String>,
+    /// A Packer template in the source, or a folder with its files
+    #[arg(long, value_name = "PATH", conflicts_with = "packer_template")]
+    pub packer_path: Option<String>,
+    /// Plugins that a template may ask for, by the first parts of their address
+    #[arg(long = "packer-plugin", value_name = "ADDRESS")]
+    pub packer_plugins: Vec<String>,
+    /// A file of a mounted Secret that a later container needs, and what to say where it is not there
+    #[arg(long = "needs-secret", value_name = "PATH=SENTENCE", value_parser = needed)]
+    pub needed: Vec<(PathBuf, String)>,
     /// The Git repository that is built; without it the source is the inline one
     #[arg(long)]
     pub git_url: Option<String>,
@@ -99,6 +120,11 @@ fn volume_file(text: &str) -> Result<VolumeFile, String> {
         return Err(format!("{name:?} is no name for a file at the top of the volume"));
     }
     Ok(VolumeFile { name: name.to_owned(), content: content.to_owned() })
+}
+
+fn needed(text: &str) -> Result<(PathBuf, String), String> {
+    let (path, sentence) = text.split_once('=').ok_or("it must be PATH=SENTENCE")?;
+    Ok((path.into(), sentence.to_owned()))
 }
 
 /// Ends at once when the Pod is deleted: as the first process of its container nothing else would end it.
@@ -156,6 +182,9 @@ fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<Option<
             "the Pod was started anew after its builder had been started: a build runs once",
         ));
     }
+    if let Some((_, sentence)) = arguments.needed.iter().find(|(path, _)| !path.exists()) {
+        return Err(PodFailure::new("SecretNotFound", sentence));
+    }
     match fs::remove_dir_all(&source_folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("clear", &source_folder, &error)),
         _ => {}
@@ -180,11 +209,15 @@ fn prepare(arguments: &Arguments, chunks: Option<Vec<String>>) -> Result<Option<
         write_inline(chunks, &source_folder)?;
         None
     };
-    source::check_paths(&source_folder, &arguments.context, arguments.dockerfile.as_deref())
+    let paths = source::check_paths(&source_folder, &arguments.context, arguments.dockerfile.as_deref())
         .map_err(|error| PodFailure::from(&error))?;
     match &arguments.dockerfile {
         Some(dockerfile) => println!("context: {}, dockerfile: {dockerfile}", arguments.context),
         None => println!("context: {}", arguments.context),
+    }
+    let template = arguments.packer_template.clone().map(Template::Inline);
+    if let Some(template) = template.or_else(|| arguments.packer_path.clone().map(Template::Path)) {
+        plan(arguments, &source_folder, &paths.context, &template)?;
     }
     // The timeout is the whole run's.
     let spent = arguments.volume.join(SPENT_NAME);
@@ -203,6 +236,22 @@ fn hand_over(from: &Path, to: &Path) -> Result<(), PodFailure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed("read", &from, &error)),
     }
+}
+
+/// Leaves what of the template the containers after this one have to know.
+fn plan(arguments: &Arguments, source: &Path, context: &Path, template: &Template) -> Result<(), PodFailure> {
+    let plan = source::check_template(source, context, template, &arguments.packer_plugins)
+        .map_err(|error| PodFailure::from(&error))?;
+    let write = |name: &str, text: &str| {
+        let path = arguments.volume.join(name);
+        fs::write(&path, text).map_err(|error| failed("write", &path, &error))
+    };
+    let document = serde_json::to_string(&plan).map_err(|error| PodFailure::new("Internal", error.to_string()))?;
+    write(PACKER_PLAN_NAME, &document)?;
+    if plan.needs_init {
+        write(PACKER_INIT_NAME, "")?;
+    }
+    Ok(())
 }
 
 fn write_inline(chunks: Option<Vec<String>>, folder: &Path) -> Result<(), PodFailure> {
@@ -302,6 +351,10 @@ mod tests {
                 context: ".".into(),
                 dockerfile: Some("Dockerfile".into()),
                 files: vec![VolumeFile { name: "builder.toml".into(), content: "a = 1".into() }],
+                packer_template: None,
+                packer_path: None,
+                packer_plugins: Vec::new(),
+                needed: Vec::new(),
                 git_url: None,
                 git_revision: None,
                 git_depth: 1,
@@ -353,6 +406,35 @@ mod tests {
         let failure = pod.prepare(&[("Containerfile", "FROM scratch")]).expect_err("fails");
         assert_eq!(failure.reason, "DockerfileNotFound");
         assert!(failure.message.ends_with("has Containerfile"), "{}", failure.message);
+    }
+
+    #[test]
+    fn what_a_template_asks_for_is_left_for_the_containers_after() {
+        let mut pod = Pod::new("packer");
+        pod.arguments.dockerfile = None;
+        pod.arguments.packer_path = Some("images".into());
+        pod.arguments.packer_plugins = vec!["example.test/a".into()];
+        let build = "build {\n  post-processor \"manifest\" { output = \"m.json\" }\n}\n";
+        pod.prepare(&[("images/a.pkr.hcl", build)]).expect("prepares");
+        let volume = pod.arguments.volume.clone();
+        let plan = || fs::read_to_string(volume.join("packer.json")).expect("reads");
+        assert_eq!(plan(), r#"{"manifests":["m.json"],"needs_init":false}"#);
+        assert!(!volume.join("packer-init").exists());
+        let plugins = "packer {\n  required_plugins {\n    a = { source = \"example.test/a/b\" }\n  }\n}\n";
+        pod.prepare(&[("images/a.pkr.hcl", build), ("images/b.pkr.hcl", plugins)]).expect("prepares");
+        assert!(plan().contains("true") && volume.join("packer-init").exists());
+        pod.arguments.packer_plugins.clear();
+        let failure = pod.prepare(&[("images/a.pkr.hcl", build), ("images/b.pkr.hcl", plugins)]).expect_err("fails");
+        assert_eq!(failure.reason, "BuilderNotAllowed");
+    }
+
+    #[test]
+    fn a_secret_that_a_later_container_needs_is_missed_before_anything_is_done() {
+        let mut pod = Pod::new("needed");
+        pod.arguments.needed = vec![needed("/nowhere/config.json=there is no such Secret").expect("parses")];
+        let failure = pod.prepare(&[("Dockerfile", "FROM scratch")]).expect_err("fails");
+        assert_eq!((failure.reason.as_str(), failure.message.as_str()), ("SecretNotFound", "there is no such Secret"));
+        assert!(!pod.arguments.volume.join("source").exists());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use image_factory_core::{
     cost::Cost,
     layers,
+    method::Method,
     outcome::{ContainerEnd, Ending, Evidence, Outcome, Stop, decide},
     push,
     reason::{Reason, Stage},
@@ -56,7 +57,8 @@ pub async fn finish(
     let failed_at = outcome.failure.as_ref().map(|failure| failure.stage);
     let measured = match ending {
         Ending::Build(end) | Ending::Inspect { build: end, .. } => {
-            measured(end, failed_at, |report| push::milliseconds(method, report, tail))
+            let after = outcome.image.as_ref().and_then(|image| image.push_milliseconds);
+            measured(end, method, failed_at, after, tail)
         }
         _ => Measured::default(),
     };
@@ -120,14 +122,25 @@ async fn is_deleted(context: &Context, attempt: &launches::Ending) -> Result<boo
     Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
-/// The agent times its commands to the millisecond; without its report the kubelet's seconds count.
-fn measured(end: &ContainerEnd, failed_at: Option<Stage>, push: impl Fn(&AgentReport) -> Option<i64>) -> Measured {
+/// The agent times its commands to the millisecond; without its report the kubelet's seconds count. `after`: how long
+/// `inspect` took to push what Packer has left, which is no part of the agent's run.
+fn measured(
+    end: &ContainerEnd,
+    method: Method,
+    failed_at: Option<Stage>,
+    after: Option<u64>,
+    tail: &[String],
+) -> Measured {
     match AgentReport::decode(end.message.as_bytes()) {
         Ok(report) => {
             let milliseconds =
                 report.commands.iter().fold(0, |sum: u64, command| sum.saturating_add(command.milliseconds));
-            let push = push(&report);
-            let cost = Cost::of(&report, push, failed_at);
+            let (push, cost) = if method == Method::Packer {
+                (after.and_then(|push| i64::try_from(push).ok()), Cost::pushed_after(&report, after))
+            } else {
+                let push = push::milliseconds(method, &report, tail);
+                (push, Cost::of(&report, push, failed_at))
+            };
             Measured { execution: i64::try_from(milliseconds).ok(), push, cost }
         }
         Err(_) => Measured { execution: end.milliseconds, ..Measured::default() },

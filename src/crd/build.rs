@@ -48,13 +48,14 @@ use super::{
 #[x_kube(validation = only_with("spec.cache.from", "!has(self.cache) || !has(self.cache.from) || size(self.cache.from) == 0", &["buildx"]))]
 #[x_kube(validation = only_with("spec.cache.to", "!has(self.cache) || !has(self.cache.to) || size(self.cache.to) == 0", &["buildx"]))]
 #[x_kube(validation = only_with("spec.cache.repo", "!has(self.cache) || !has(self.cache.repo)", &["kaniko", "container", "paketo"]))]
-#[x_kube(validation = only_with("spec.secrets", "!has(self.secrets) || size(self.secrets) == 0", &["kaniko", "buildx", "container"]))]
+#[x_kube(validation = only_with("spec.secrets", "!has(self.secrets) || size(self.secrets) == 0", &["kaniko", "buildx", "container", "packer"]))]
 #[x_kube(validation = only_with("spec.ssh", "!has(self.ssh)", &["buildx"]))]
 #[x_kube(validation = only_with("spec.provenance", "!has(self.provenance) || !self.provenance", &["buildx"]))]
 #[x_kube(validation = only_with("spec.sbom", "!has(self.sbom) || !self.sbom", &["buildx"]))]
 #[x_kube(validation = only_with("spec.builder", "!has(self.builder)", &["paketo"]))]
 #[x_kube(validation = only_with("spec.buildpacks", "!has(self.buildpacks) || size(self.buildpacks) == 0", &["paketo"]))]
 #[x_kube(validation = only_with("spec.packer", "!has(self.packer)", &["packer"]))]
+#[x_kube(validation = ("self.method != 'packer' || has(self.packer)", "method packer needs spec.packer with a template, or the path of one in the source"))]
 // What is in the API and does not act yet. Delete a line when its field does.
 #[x_kube(validation = unavailable("spec.options", "!has(self.options) || size(dyn(self.options)) == 0"))]
 #[x_kube(validation = unavailable("spec.scan", "!has(self.scan)"))]
@@ -140,7 +141,7 @@ pub struct BuildSpec {
     /// characters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
-    #[schemars(schema_with = "short_values")]
+    #[schemars(schema_with = "super::short_values")]
     #[x_kube(validation = (
         "self.all(name, size(name) <= 128 && name.matches('^[A-Za-z_][A-Za-z0-9_]*$'))",
         "each name in spec.buildArgs must start with a letter or `_` and hold only letters, digits and `_`, at most 128 characters"
@@ -154,22 +155,23 @@ pub struct BuildSpec {
     /// (method paketo: the platform's environment). It can be read in the Pod: no place for a secret. At most 64, values at most 4096 characters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
-    #[schemars(schema_with = "short_values")]
+    #[schemars(schema_with = "super::short_values")]
     #[x_kube(validation = (
         "self.all(name, size(name) <= 128 && name.matches('^[A-Za-z_][A-Za-z0-9_]*$'))",
         "each name in spec.environment must start with a letter or `_` and hold only letters, digits and `_`, at most 128 characters"
     ))]
     // What says where builders find their programs, homes, credentials, certificates and daemons.
     #[x_kube(validation = (
-        "self.all(name, !name.matches('^(PATH|HOME|USER|TMPDIR|REGISTRY_AUTH_FILE)$|^(LD_|SSL_CERT_|XDG_|DOCKER_|BUILDX_|BUILDKIT_|BUILDAH_|STORAGE_|_?CONTAINERS_|(FF_)?KANIKO_|IMAGE_FACTORY_)'))",
-        "spec.environment must not set what the builder's isolation and credentials rest on: PATH, HOME, USER, TMPDIR, REGISTRY_AUTH_FILE and names starting with LD_, SSL_CERT_, XDG_, DOCKER_, BUILDX_, BUILDKIT_, BUILDAH_, STORAGE_, CONTAINERS_, KANIKO_, FF_KANIKO_ or IMAGE_FACTORY_"
+        "self.all(name, !name.matches('^(PATH|HOME|USER|TMPDIR|REGISTRY_AUTH_FILE)$|^(LD_|SSL_CERT_|XDG_|DOCKER_|BUILDX_|BUILDKIT_|BUILDAH_|STORAGE_|_?CONTAINERS_|(FF_)?KANIKO_|PACKER_(CACHE|CONFIG|PLUGIN)|IMAGE_FACTORY_)'))",
+        "spec.environment must not set what the builder's isolation and credentials rest on: PATH, HOME, USER, TMPDIR, REGISTRY_AUTH_FILE and names starting with LD_, SSL_CERT_, XDG_, DOCKER_, BUILDX_, BUILDKIT_, BUILDAH_, STORAGE_, CONTAINERS_, KANIKO_, FF_KANIKO_, PACKER_CACHE, PACKER_CONFIG, PACKER_PLUGIN or IMAGE_FACTORY_"
     ))]
     #[x_kube(validation = (
         r"self.all(name, !self[name].contains('\x00'))",
         "a value in spec.environment has a NUL character; remove it"
     ))]
     pub environment: BTreeMap<String, String>,
-    /// Secrets the Dockerfile may mount while it builds. Methods kaniko, buildx and container; at most 32.
+    /// Secrets the build may read: those of a Dockerfile by `RUN --mount=type=secret`, those of packer as files
+    /// /image-factory-secrets/<id>. Methods kaniko, buildx, container and packer; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
@@ -177,7 +179,7 @@ pub struct BuildSpec {
     /// A key that `RUN --mount=type=ssh` may use. Method buildx.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh: Option<SshKey>,
-    /// Where the image is pushed.
+    /// Where the image is pushed. Of packer it is an image of the files that its manifest names.
     pub output: Output,
     /// Whether a list of the image's packages (SBOM) is made and pushed beside it. Method buildx. Default: false.
     #[serde(default, skip_serializing_if = "super::is_default")]
@@ -258,13 +260,6 @@ fn default_context() -> String {
 
 fn any_values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-}
-
-fn short_values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({
-        "type": "object",
-        "additionalProperties": {"type": "string", "maxLength": 4096},
-    })
 }
 
 #[cfg(test)]

@@ -67,11 +67,16 @@ impl Default for Cache {
     "spec.packer must have exactly one of template and path"
 ))]
 pub struct Packer {
-    /// The template's text, in HCL. At most 64 KiB.
+    /// The template's text, in HCL, or in JSON where it begins with `{`. It is put into the context. At most 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65536))]
+    #[x_kube(validation = (
+        "size(bytes(self)) <= 65536",
+        "spec.packer.template is larger than 64 KiB; put it into the source and name it by spec.packer.path"
+    ))]
     pub template: Option<String>,
-    /// Path of the template in the source, such as image.pkr.hcl. Relative, without `..`.
+    /// Path of the template in the source, such as image.pkr.hcl, or of a folder whose .pkr.hcl files are one. Relative,
+    /// without `..`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     #[x_kube(validation = (
@@ -79,17 +84,28 @@ pub struct Packer {
         "spec.packer.path must be a path in the source: relative, without `..` and not starting with / or -"
     ))]
     pub path: Option<String>,
-    /// Values for the template's variables, by name. At most 64.
+    /// Values for the template's variables, by name. They can be read in the Pod: no place for a secret. At most 64,
+    /// values at most 4096 characters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "super::short_values")]
+    #[x_kube(validation = (
+        "self.all(name, size(name) <= 128 && name.matches('^[A-Za-z_][A-Za-z0-9_-]*$'))",
+        "each name in spec.packer.variables must start with a letter or `_` and hold only letters, digits, `_` and `-`, at most 128 characters"
+    ))]
+    #[x_kube(validation = (
+        r"self.all(name, !self[name].contains('\x00'))",
+        "a value in spec.packer.variables has a NUL character; remove it"
+    ))]
     pub variables: BTreeMap<String, String>,
 }
 
-/// A secret a builder may read while it builds; it is in no layer of the image.
+/// A secret a builder may read while it builds; it is in no layer of the image, unless the build puts it there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BuildSecret {
-    /// The name the Dockerfile uses, as in `RUN --mount=type=secret,id=npmrc`.
+    /// The name the Dockerfile uses, as in `RUN --mount=type=secret,id=npmrc`; packer's template reads the file
+    /// /image-factory-secrets/<id>.
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = (
         "self.matches('^[A-Za-z0-9][A-Za-z0-9_.-]*$')",

@@ -1,12 +1,12 @@
 //! What a build pushed, as the statement of its end takes it (`db/sql/finish.sql`): the rows of `build_images`, which
 //! keeps what the build's own image holds. All else follows from them: the image under each of its tags (`images`,
-//! `build_artifacts`), the layers it shares with other builds of the tenant (`layers`), the image as it was last pushed
-//! (`image_metadata`, `image_layers`). Nothing is counted over earlier builds.
+//! `build_artifacts`, with what else the build left), the layers it shares with other builds of the tenant (`layers`), the
+//! image as it was last pushed (`image_metadata`, `image_layers`). Nothing is counted over earlier builds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use image_factory_core::{
-    inspection::{BaseFacts, ImageFacts, Inspection},
+    inspection::{Artifact, BaseFacts, ImageFacts, Inspection},
     reference::Reference,
     storable,
 };
@@ -23,8 +23,9 @@ const MAX_COMPRESSION_RATIO: f64 = 999_999.0;
 pub(super) struct Pushed {
     /// Rows of `build_images`, by column.
     pub images: Value,
-    /// Rows of `build_artifacts` for what was pushed beside them, by column.
-    pub statements: Value,
+    /// Rows of `build_artifacts` for what was pushed beside them, what they hold by name, and what was made elsewhere, by
+    /// column.
+    pub further: Value,
     /// Every tag, in their order.
     pub tags: Vec<String>,
     /// One for each row that is made from these: image, artifact, metadata and layers of each tag.
@@ -44,7 +45,7 @@ impl Pushed {
         let layers: usize = images.iter().map(|image| image.layers.len()).sum();
         Self {
             images: (1..).zip(images).map(|(place, image)| row(build, place, image)).collect(),
-            statements: inspection.into_iter().flat_map(statements).collect(),
+            further: inspection.into_iter().flat_map(|found| statements(found).chain(artifacts(found))).collect(),
             ids: ids(tags.len() * (3 + layers)),
             tags: tags.into_iter().map(str::to_owned).collect(),
             compressed_size: inspection.map(|found| number(found.total_size_bytes)),
@@ -73,6 +74,23 @@ fn compression_ratio(image: &Inspection) -> Option<f64> {
     let unpacked = image.uncompressed_size_bytes().filter(|size| *size > 0)?;
     let ratio = image.total_size_bytes as f64 / unpacked as f64;
     (ratio <= MAX_COMPRESSION_RATIO).then_some(ratio)
+}
+
+/// What Packer made. One a name: two sources of a template may give theirs the same.
+fn artifacts(inspection: &Inspection) -> impl Iterator<Item = Value> {
+    let place = format!("{}@{}", inspection.reference, inspection.digest);
+    let by_name: BTreeMap<&str, &Artifact> =
+        inspection.artifacts.iter().map(|artifact| (artifact.name.as_str(), artifact)).collect();
+    by_name.into_values().map(move |artifact| {
+        storable::json(json!({
+            "id": clock::new_id(),
+            "artifact_type": "packer_artifact",
+            "artifact_name": artifact.name,
+            "artifact_location": artifact.id.as_ref().unwrap_or(&place),
+            "artifact_size_bytes": artifact.size_bytes.map(number),
+            "sha256_digest": artifact.digest,
+        }))
+    })
 }
 
 fn ids(count: usize) -> Vec<Uuid> {
@@ -112,4 +130,43 @@ fn row(build: Uuid, place: i32, image: &ImageFacts) -> Value {
 /// What a registry says of sizes may be anything.
 fn number(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use image_factory_core::inspection::ManifestKind;
+
+    use super::*;
+
+    #[test]
+    fn of_two_artifacts_of_one_name_one_is_a_row_and_a_file_is_where_its_image_is() {
+        let artifact = |name: &str, id: Option<&str>| Artifact {
+            name: name.to_owned(),
+            id: id.map(str::to_owned),
+            size_bytes: id.is_none().then_some(7),
+            digest: id.is_none().then(|| "sha256:a".to_owned()),
+        };
+        let mut found = Inspection::new(
+            "registry.test/a:1".to_owned(),
+            "sha256:c".to_owned(),
+            "m".to_owned(),
+            ManifestKind::Image,
+            Vec::new(),
+        );
+        found.artifacts = vec![
+            artifact("press.web", Some("eu-1:ami-1")),
+            artifact("out/disk.img", None),
+            artifact("press.web", Some("eu-1:ami-2")),
+        ];
+        let mut rows: Value = artifacts(&found).collect();
+        let ids: BTreeSet<String> =
+            rows.as_array_mut().unwrap().iter_mut().map(|row| row["id"].take().to_string()).collect();
+        assert_eq!(ids.len(), 2);
+        let expected = |name: &str, location: &str, size: Option<u64>, digest: Option<&str>| {
+            json!({"id": null, "artifact_type": "packer_artifact", "artifact_name": name, "artifact_location": location,
+                "artifact_size_bytes": size, "sha256_digest": digest})
+        };
+        let file = expected("out/disk.img", "registry.test/a:1@sha256:c", Some(7), Some("sha256:a"));
+        assert_eq!(rows, json!([file, expected("press.web", "eu-1:ami-2", None, None)]));
+    }
 }

@@ -106,7 +106,7 @@ pub async fn finish(
         cost.cpu_percent,
         cost.disk_read_bytes,
         cost.disk_write_bytes,
-        pushed.statements
+        pushed.further
     )
     .execute(&mut *tx)
     .await?;

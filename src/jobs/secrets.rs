@@ -2,7 +2,10 @@
 //! `spec.secrets` and `spec.ssh`, for `build` alone. The operator may not read Secrets, so each is mounted whether it exists or not,
 //! and the agent says what is missing before the builder starts; it also keeps what they hold out of the log.
 
-use image_factory_core::pod::{CREDENTIALS, CREDENTIALS_FILE, OUT, SECRETS, SSH};
+use image_factory_core::{
+    method::Method,
+    pod::{CREDENTIALS, CREDENTIALS_FILE, OUT, SECRETS, SSH},
+};
 use k8s_openapi::api::core::v1::{
     KeyToPath, ProjectedVolumeSource, SecretProjection, SecretVolumeSource, Volume, VolumeMount, VolumeProjection,
 };
@@ -72,11 +75,16 @@ pub(super) fn credentials_mount(spec: &BuildSpec) -> Option<VolumeMount> {
     spec.output.credentials_secret.as_ref().map(|_| mount(CREDENTIALS_VOLUME, CREDENTIALS))
 }
 
+/// Whether the builder is given the push credentials: of what Packer leaves `inspect` makes the image.
+fn builder_pushes(spec: &BuildSpec) -> bool {
+    spec.method != Method::Packer
+}
+
 /// Of all that the `build` container may read.
 pub(super) fn mounts(spec: &BuildSpec) -> Vec<VolumeMount> {
     let secrets = (!spec.secrets.is_empty()).then(|| mount(SECRETS_VOLUME, SECRETS));
     let ssh = spec.ssh.as_ref().map(|_| mount(SSH_VOLUME, SSH));
-    credentials_mount(spec).into_iter().chain(secrets).chain(ssh).collect()
+    credentials_mount(spec).filter(|_| builder_pushes(spec)).into_iter().chain(secrets).chain(ssh).collect()
 }
 
 fn mount(volume: &str, path: &str) -> VolumeMount {
@@ -109,17 +117,23 @@ pub(super) fn ssh_flag(spec: &BuildSpec) -> Option<String> {
     spec.ssh.as_ref().map(|_| format!("--ssh=default={SSH}/{SSH_FILE}"))
 }
 
+/// The file of the push credentials, and what is said where it is not there: `PATH=SENTENCE`.
+pub(super) fn needed_credentials(launch: &Launch) -> Option<String> {
+    let secret = launch.spec.output.credentials_secret.as_ref()?;
+    let file = credentials_file(&launch.spec)?;
+    Some(format!(
+        "{file}=spec.output.credentialsSecret: Secret {} with key {CREDENTIALS_KEY} was not found in namespace {}",
+        secret.name, launch.namespace
+    ))
+}
+
 /// The agent's part: without which files nothing starts, and whose contents it hides.
 pub(super) fn agent_options(launch: &Launch) -> Vec<String> {
     let mut options = Vec::new();
     let namespace = &launch.namespace;
-    if let (Some(secret), Some(file)) = (&launch.spec.output.credentials_secret, credentials_file(&launch.spec)) {
-        options.push(format!(
-            "--needs-secret={file}=spec.output.credentialsSecret: Secret {} with key {CREDENTIALS_KEY} was not found \
-             in namespace {namespace}",
-            secret.name
-        ));
-        options.push(format!("--mask-docker-config={file}"));
+    if builder_pushes(&launch.spec) {
+        options.extend(needed_credentials(launch).map(|needed| format!("--needs-secret={needed}")));
+        options.extend(credentials_file(&launch.spec).map(|file| format!("--mask-docker-config={file}")));
     }
     for secret in &launch.spec.secrets {
         let file = format!("{SECRETS}/{}", secret.id);

@@ -22,10 +22,12 @@ fn settings() -> Settings {
             container: image("buildah"),
             paketo: image("builder"),
             paketo_allowed: Vec::new(),
+            packer: image("packer"),
         },
         insecure_registries: Vec::new(),
         requests: quantities([("cpu", "100m"), ("memory", "256Mi")]),
         limits: quantities([("memory", "4Gi"), ("ephemeral-storage", "20Gi")]),
+        packer_plugins: vec!["github.com/hashicorp".to_owned()],
         sources: source::Settings::default(),
     }
 }
@@ -290,6 +292,50 @@ fn every_container_of_paketo_is_as_restricted_wants_it_and_the_builder_is_its_im
         assert_eq!(security.run_as_user.is_none(), each.name == BUILD_CONTAINER, "{}", each.name);
     }
     assert_eq!(pod(&job).security_context.and_then(|security| security.fs_group), Some(65532));
+}
+
+#[test]
+fn packer_reads_secrets_and_no_credentials_and_they_are_missed_before_it_is_started() {
+    let mut inputs = secret_inputs();
+    inputs["packer"] = json!({"path": "a.pkr.hcl"});
+    let job = job_of("packer", inputs);
+    let mounted: Vec<_> = containers(&job)
+        .into_iter()
+        .map(|each| {
+            let paths = each.volume_mounts.into_iter().flatten().map(|mount| mount.mount_path);
+            (each.name, paths.filter(|path| path != "/image-factory").collect::<Vec<_>>())
+        })
+        .collect();
+    let credentials = "/image-factory-credentials".to_owned();
+    let own = ["/image-factory-packer", "/tmp", "/image-factory-secrets"].map(str::to_owned).to_vec();
+    let expected = [("prepare", vec![credentials.clone()]), ("build", own), ("inspect", vec![credentials])];
+    assert_eq!(mounted, expected.map(|(name, paths)| (name.to_owned(), paths)));
+    let missed = "--needs-secret=/image-factory-credentials/config.json=spec.output.credentialsSecret: Secret push with key \
+                  .dockerconfigjson was not found in namespace team-a";
+    let args = container(&job, PREPARE_CONTAINER).args.unwrap_or_default();
+    assert!(args.iter().any(|arg| arg == missed), "{args:?}");
+    let command = command(&job);
+    assert!(command.contains(&"--mask-file=/image-factory-secrets/npmrc".to_owned()));
+    assert!(!command.iter().any(|argument| argument.contains("credentials") || argument.starts_with("--secret")));
+}
+
+#[test]
+fn packer_runs_in_the_context_on_the_text_that_is_put_there_or_on_a_path_of_the_source() {
+    for (context, packer, folder, template) in [
+        (".", json!({"template": "build {}"}), "/image-factory/source", "image-factory.pkr.hcl"),
+        ("./web/", json!({"template": " {\"builders\": []}"}), "/image-factory/source/web", "image-factory.json"),
+        ("web", json!({"path": "images"}), "/image-factory/source/web", "/image-factory/source/images"),
+    ] {
+        let job = job_of("packer", json!({"context": context, "packer": packer}));
+        let build = container(&job, BUILD_CONTAINER);
+        assert_eq!(build.working_dir.as_deref(), Some(folder));
+        let command = command(&job);
+        let own: Vec<&str> = command.iter().skip_while(|arg| *arg != "--").skip(1).map(String::as_str).collect();
+        let expected = ["packer", "init", template, "--then", "packer", "build", "-color=false", template];
+        assert_eq!(own, expected);
+        let inspect = container(&job, INSPECT_CONTAINER).args.unwrap_or_default();
+        assert!(inspect.contains(&format!("--context={folder}")), "{inspect:?}");
+    }
 }
 
 #[test]

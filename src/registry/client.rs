@@ -1,8 +1,12 @@
-//! Reads from one repository of a registry: with a cap on every body, a login only where the registry asks for one, and a
-//! few short retries where it is the registry that fails.
+//! Reads from one repository of a registry, and [writes](writing) to it: with a cap on every body, a login only where the
+//! registry asks for one, and a few short retries where it is the registry that fails.
 //!
 //! An insecure registry is tried over TLS first, accepting any certificate, and over plain http where no TLS connection
 //! comes about. Any other is only ever spoken to over verified TLS, redirects included.
+
+mod writing;
+
+pub use writing::Content;
 
 use std::time::Duration;
 
@@ -12,7 +16,7 @@ use http::StatusCode;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http_auth::parser::ChallengeParser;
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, RequestBuilder, Response, Url};
 use serde::Deserialize;
 
 use super::RegistryError;
@@ -31,6 +35,8 @@ pub struct Repository {
     registry: String,
     name: String,
     login: Option<Login>,
+    /// What a token is asked for.
+    actions: &'static str,
     insecure: bool,
     /// Once a connection has come about: `https` or `http`.
     scheme: Option<&'static str>,
@@ -50,6 +56,7 @@ impl Repository {
             registry: registry.to_owned(),
             name: name.to_owned(),
             login,
+            actions: "pull",
             insecure,
             scheme: None,
             authorization: None,
@@ -92,12 +99,9 @@ impl Repository {
     }
 
     async fn open(&mut self, path: &str, accept: &str) -> Result<Response, RegistryError> {
-        let mut response = self.send(path, accept).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            // The first request is anonymous, and a token may run out: ask anew, once.
-            self.authorization = Some(self.authorize(&response).await?);
-            response = self.send(path, accept).await?;
-        }
+        let response = self
+            .exchange(|client, repository| client.get(format!("{repository}/{path}")).header(ACCEPT, accept))
+            .await?;
         match response.status() {
             StatusCode::OK => Ok(response),
             StatusCode::NOT_FOUND => Err(RegistryError::NotFound(format!(
@@ -109,7 +113,18 @@ impl Repository {
         }
     }
 
-    async fn send(&mut self, path: &str, accept: &str) -> Result<Response, RegistryError> {
+    /// `request` is made of the client and the repository's address.
+    async fn exchange(&mut self, request: impl Fn(&Client, &str) -> RequestBuilder) -> Result<Response, RegistryError> {
+        let response = self.send(&request).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        // The first request is anonymous, and a token may run out: ask anew, once.
+        self.authorization = Some(self.authorize(&response).await?);
+        self.send(&request).await
+    }
+
+    async fn send(&mut self, request: impl Fn(&Client, &str) -> RequestBuilder) -> Result<Response, RegistryError> {
         let schemes = match (self.scheme, self.insecure) {
             (Some(scheme), _) => vec![scheme],
             (None, true) => vec!["https", "http"],
@@ -117,8 +132,7 @@ impl Repository {
         };
         let mut failure = None;
         for scheme in schemes {
-            let url = format!("{scheme}://{}/v2/{}/{path}", self.registry, self.name);
-            let mut request = self.client.get(url).header(ACCEPT, accept);
+            let mut request = request(&self.client, &format!("{scheme}://{}/v2/{}", self.registry, self.name));
             if let Some(authorization) = &self.authorization {
                 request = request.header(AUTHORIZATION, authorization);
             }
@@ -176,7 +190,7 @@ impl Repository {
                 realm.host_str().unwrap_or_default()
             )));
         };
-        let mut query = vec![("scope", format!("repository:{}:pull", self.name))];
+        let mut query = vec![("scope", format!("repository:{}:{}", self.name, self.actions))];
         if let Some(service) = challenge.parameter("service") {
             query.push(("service", service.to_owned()));
         }
@@ -208,8 +222,9 @@ impl Repository {
             Some(_) => "with the push credentials",
             None => "without credentials: the Build names none for this host and port",
         };
+        let what = if self.actions == "pull" { "show" } else { "take" };
         RegistryError::Denied(format!(
-            "the registry {} refused to show {} ({}) {as_whom}",
+            "the registry {} refused to {what} {} ({}) {as_whom}",
             self.registry,
             self.name,
             status.as_u16()

@@ -25,6 +25,7 @@ use super::*;
 
 mod facts;
 mod indexes;
+mod leavings;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";

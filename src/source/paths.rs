@@ -52,7 +52,7 @@ pub fn check_paths(source: &Path, context: &str, dockerfile: Option<&str>) -> Re
     Ok(CheckedPaths { context: folder, dockerfile: Some(file) })
 }
 
-fn check_relative(field: &str, path: &str) -> Result<(), SourceError> {
+pub(super) fn check_relative(field: &str, path: &str) -> Result<(), SourceError> {
     let problem = if path.is_empty() {
         "which is empty"
     } else if path.contains('\0') {
@@ -68,7 +68,7 @@ fn check_relative(field: &str, path: &str) -> Result<(), SourceError> {
 }
 
 /// The real path, none if there is nothing; an error if it lies outside `source`.
-fn resolve(field: &str, path: &str, folder: &Path, source: &Path) -> Result<Option<PathBuf>, SourceError> {
+pub(super) fn resolve(field: &str, path: &str, folder: &Path, source: &Path) -> Result<Option<PathBuf>, SourceError> {
     let place = folder.join(path);
     let real = match place.canonicalize() {
         Ok(real) => real,
@@ -88,7 +88,7 @@ fn resolve(field: &str, path: &str, folder: &Path, source: &Path) -> Result<Opti
 }
 
 /// "the source has Dockerfile, src and 3 more".
-fn listing(what: &str, folder: &Path) -> String {
+pub(super) fn listing(what: &str, folder: &Path) -> String {
     let mut names: Vec<String> = fs::read_dir(folder)
         .map(|entries| {
             entries.flatten().map(|entry| entry.file_name().to_string_lossy().escape_debug().to_string()).collect()

@@ -20,12 +20,13 @@ use super::{
 
 /// How each Build ends: namespace/name → phase and the reason of the condition Succeeded. That of buildpacks where
 /// there is a builder.
-const ENDS: [(&str, (&str, &str)); 5] = [
+const ENDS: [(&str, (&str, &str)); 6] = [
     ("team-a/failing", ("Failed", "BuildFailed")),
     ("team-a/greeting", ("Success", "Success")),
     ("team-a/greeting-from-git", ("Success", "Success")),
     ("team-b/greeting", ("Success", "Success")),
     ("team-c/page", ("Success", "Success")),
+    ("team-c/disk", ("Success", "Success")),
 ];
 const WITHOUT_BUILDER: (&str, (&str, &str)) = ("team-c/page", ("Failed", "MethodNotAvailable"));
 

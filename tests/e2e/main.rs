@@ -28,6 +28,7 @@ mod killed_operator;
 mod limits;
 mod memory;
 mod odd_output;
+mod packer;
 mod paketo;
 mod polling;
 mod refused_specs;

@@ -12,12 +12,12 @@ use super::{
 async fn a_refused_spec_has_its_rows_and_no_job_and_a_better_one_is_the_next_run() {
     tenant("refused", "baseline", async |tenant| {
         for (name, method, reason, words) in [
-            ("packed", "packer", "MethodNotAvailable", "spec.method packer"),
+            ("unencrypted", "container", "InvalidSpec", "git is not encrypted"),
             ("privileged", "buildx", "PodSecurity", "pod-security.kubernetes.io/enforce=privileged"),
         ] {
             let mut manifest = tenant.manifest(name, method, "FROM BASE\n");
-            if method == "packer" {
-                manifest["spec"]["packer"] = json!({"template": "source \"docker\" \"apple\" {}"});
+            if name == "unencrypted" {
+                manifest["spec"]["source"] = json!({"git": {"url": "git://git.example.com/apple.git"}});
             }
             tenant.apply(&manifest).await;
             let build = tenant.finished(name, 1).await;

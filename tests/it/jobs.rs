@@ -32,8 +32,10 @@ fn settings() -> Settings {
             kaniko: "registry.test/kaniko:1".to_owned(),
             paketo: "registry.test/builder:1".to_owned(),
             paketo_allowed: Vec::new(),
+            packer: "registry.test/packer:1".to_owned(),
         },
         insecure_registries: vec!["mirror.test:5000".to_owned()],
+        packer_plugins: vec!["github.com/hashicorp".to_owned()],
         sources: jobs::source::Settings::default(),
         requests: BTreeMap::from([("cpu".to_owned(), Quantity("100m".to_owned()))]),
         limits: BTreeMap::from([("ephemeral-storage".to_owned(), Quantity("20Gi".to_owned()))]),
@@ -103,6 +105,16 @@ fn the_job_of_buildx() {
         "from": ["type=registry,ref=registry.test:5000/green/cache"],
         "to": ["type=registry,ref=registry.test:5000/green/cache,mode=max"],
     });
+    insta::assert_yaml_snapshot!(shown(job_of(spec)));
+}
+
+#[test]
+fn the_job_of_packer() {
+    let mut spec = rich("packer");
+    for field in ["dockerfile", "target", "buildArgs"] {
+        spec.as_object_mut().expect("an object").remove(field);
+    }
+    spec["packer"] = json!({"template": "build {\n  # $(HOME)\n}\n", "variables": {"coats": "$(HOME) $$ ${x}"}});
     insta::assert_yaml_snapshot!(shown(job_of(spec)));
 }
 

@@ -11,7 +11,7 @@ use image_factory_core::{lifecycle::BUILDPACKS, pod};
 pub use lifecycle::Lifecycle;
 
 pub const USAGE: &str =
-    "usage: image-factory-agent run [--timeout-seconds N] [--grace-seconds N] [--wait-for-socket PATH] \
+    "usage: image-factory-agent run [--timeout-seconds N] [--grace-seconds N] [--wait-for-socket PATH] [--first-if PATH] \
 [--needs-secret PATH=SENTENCE]... [--mask-file PATH]... [--mask-docker-config PATH]... [--report PATH] [--marker PATH] [--spent PATH] [--usage-of PATH] [--cgroup-root PATH] -- COMMAND [ARGUMENT]... [--then COMMAND [ARGUMENT]...]...
        image-factory-agent lifecycle [the same]... --image NAME... --source FOLDER [--cache-image NAME] [--cold true] \
 [--insecure-registry HOST]... [--label NAME=VALUE]... [--env NAME=VALUE]... [--buildpack IMAGE]... [--registry-auth PATH]
@@ -57,6 +57,8 @@ pub struct Options {
     pub grace: Duration,
     /// A socket that must accept connections before the first command starts: the daemon beside the build.
     pub wait_for_socket: Option<PathBuf>,
+    /// The file without which the first command is left out.
+    pub first_if: Option<PathBuf>,
     /// Files of mounted Secrets without which nothing is started, each with what to say where it is not there: the
     /// operator may not read Secrets, so it is found out here.
     pub needed: Vec<(PathBuf, String)>,
@@ -98,6 +100,7 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>, lifecycle: Option<Li
         timeout: None,
         grace: DEFAULT_GRACE,
         wait_for_socket: None,
+        first_if: None,
         needed: Vec::new(),
         masked_files: Vec::new(),
         masked_configs: Vec::new(),
@@ -119,6 +122,7 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>, lifecycle: Option<Li
             "--timeout-seconds" => options.timeout = Some(seconds(&flag, &value)?),
             "--grace-seconds" => options.grace = seconds(&flag, &value)?,
             "--wait-for-socket" => options.wait_for_socket = Some(value.into()),
+            "--first-if" => options.first_if = Some(value.into()),
             "--needs-secret" => options.needed.push(needed(&value)?),
             "--mask-file" => options.masked_files.push(value.into()),
             "--mask-docker-config" => options.masked_configs.push(value.into()),
@@ -145,6 +149,9 @@ fn parse_run(mut arguments: impl Iterator<Item = OsString>, lifecycle: Option<Li
     options.commands.push(command);
     if options.commands.iter().any(Vec::is_empty) {
         return Err("a command is empty".into());
+    }
+    if options.first_if.is_some() && options.commands.len() == 1 {
+        return Err("--first-if leaves nothing to run".into());
     }
     Ok(options)
 }
@@ -323,6 +330,7 @@ mod tests {
             ("lifecycle --image=a --label=b --", "--label takes NAME=VALUE"),
             ("bring", "--to is missing"),
             ("bring --to", "--to takes a value"),
+            ("run --first-if /a -- b", "--first-if leaves nothing to run"),
         ] {
             assert_eq!(parsed(line), Err(sentence.to_owned()), "{line:?}");
         }

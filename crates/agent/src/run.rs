@@ -121,6 +121,8 @@ struct Run<'a> {
     sender: Sender<Event>,
     events: Receiver<Event>,
     deadline: Option<Instant>,
+    /// Commands that are left out at the beginning.
+    skipped: usize,
     /// Set once the run has been asked to end: when what still runs is killed.
     kill_at: Option<Instant>,
     /// The signal that ended the run from outside.
@@ -140,6 +142,7 @@ impl<'a> Run<'a> {
             meter: meter(&options.cgroup_root),
             sender,
             events,
+            skipped: usize::from(options.first_if.as_ref().is_some_and(|path| !path.exists())),
             kill_at: None,
             ended_by: None,
             is_last: true,
@@ -174,7 +177,7 @@ impl<'a> Run<'a> {
         {
             self.refuse(sentence);
         }
-        for (index, command) in commands.iter().enumerate() {
+        for (index, command) in commands.iter().enumerate().skip(self.skipped) {
             if self.report.exit_code != 0 {
                 break;
             }

@@ -160,6 +160,20 @@ fn commands_run_in_sequence_and_stop_at_the_first_failure() {
 }
 
 #[test]
+fn the_first_command_is_left_out_where_a_file_is_not_there() {
+    for (there, expected) in [(false, "second\n"), (true, "first\nsecond\n")] {
+        let volume = Volume::new();
+        let file = volume.path("wanted");
+        if there {
+            fs::write(&file, "").expect("writes");
+        }
+        let output = volume.run(&["--first-if", &file], &["echo", "first", "--then", "echo", "second"]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+        assert_eq!(volume.report().commands.len(), expected.lines().count());
+    }
+}
+
+#[test]
 fn a_commands_last_line_never_runs_into_the_next_command() {
     let volume = Volume::new();
     let output = volume.run(&[], &["printf", "partial", "--then", "echo", "next"]);

@@ -38,6 +38,14 @@ impl Cost {
     }
 }
 
+impl Cost {
+    /// Of a build whose push came after the run, in milliseconds where it came to its end.
+    pub fn pushed_after(report: &AgentReport, push: Option<u64>) -> Self {
+        let push_seconds = push.and_then(|push| rounded(push, 1_000));
+        Self { push_seconds, ..Self::of(report, None, Some(Stage::Build)) }
+    }
+}
+
 /// `amount / unit`, rounded half up.
 fn rounded(amount: u64, unit: u64) -> Option<i32> {
     i32::try_from(amount.saturating_add(unit / 2) / unit).ok()
@@ -81,6 +89,14 @@ mod tests {
         ] {
             let cost = Cost::of(&report(run), push, failed_at);
             assert_eq!((cost.build_seconds, cost.push_seconds), expected, "{run:?} {push:?} {failed_at:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_pushed_after_the_run_is_no_part_of_it() {
+        for (push, expected) in [(Some(1_400), (Some(9), Some(1))), (None, (Some(9), None))] {
+            let cost = Cost::pushed_after(&report(&[9_000]), push);
+            assert_eq!((cost.build_seconds, cost.push_seconds), expected);
         }
     }
 

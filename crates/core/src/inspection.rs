@@ -36,6 +36,12 @@ pub struct Inspection {
     pub attestations: Vec<Attestation>,
     /// Compressed layers of all images together, a layer they share counted once.
     pub total_size_bytes: u64,
+    /// What the build left behind beside the image: what Packer says that it made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
+    /// How long the push took, where it was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push_milliseconds: Option<u64>,
     /// What this document does not say because it would have been too long.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<Part>,
@@ -79,6 +85,21 @@ impl AttestationKind {
             Self::Provenance => "provenance",
         }
     }
+}
+
+/// Something that a build left: a file of its image, or what it made elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Path in the image; builder and source of what is elsewhere: `amazon-ebs.web`.
+    pub name: String,
+    /// What it is called elsewhere: `eu-central-1:ami-0abc`. None for a file of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// `sha256:…` of the file's content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,6 +262,10 @@ impl Inspection {
         for attestation in &mut document.attestations {
             attestation.platform = shortened(&attestation.platform, MAX_NAME_BYTES);
         }
+        for artifact in &mut document.artifacts {
+            artifact.name = shortened(&artifact.name, MAX_PATH_BYTES);
+            artifact.id = artifact.id.as_deref().map(|id| shortened(id, MAX_PATH_BYTES));
+        }
         let mut line = json(&document);
         for part in [Part::Labels, Part::Configuration, Part::History, Part::Layers] {
             if line.len() <= MAX_BYTES {
@@ -282,6 +307,8 @@ impl Inspection {
             images,
             attestations: Vec::new(),
             total_size_bytes,
+            artifacts: Vec::new(),
+            push_milliseconds: None,
             left_out: Vec::new(),
         }
     }

@@ -21,6 +21,7 @@ pub mod loglevel;
 pub mod method;
 pub mod notification;
 pub mod outcome;
+pub mod packer;
 pub mod patience;
 pub mod placement;
 pub mod platform;

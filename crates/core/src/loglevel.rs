@@ -27,7 +27,8 @@ impl Level {
 ///
 /// Known formats: logrus with colours or text (`ERRO[0001] …`, `level=error`: kaniko, buildah,
 /// buildkitd), BuildKit's plain progress (`#7 ERROR: …`, `WARNING: …`), buildah and the lifecycle
-/// (`Error: …`, `ERROR: …`, `Warning: …`), and kaniko's last words (`error building image: …`).
+/// (`Error: …`, `ERROR: …`, `Warning: …`), kaniko's last words (`error building image: …`), and Packer's end of a source
+/// (`Build 'null.web' errored after 2 seconds: …`, which a newer one begins with `==> `).
 pub fn level_of(line: &str) -> Level {
     let plain = without_ansi(line);
     let text = after_buildkit_vertex(plain.trim_start());
@@ -48,10 +49,14 @@ pub fn level_of(line: &str) -> Level {
         ("Warning:", Level::Warn),
         ("warning:", Level::Warn),
         ("WARN:", Level::Warn),
+        ("Failed to parse template: ", Level::Error),
     ] {
         if text.starts_with(prefix) {
             return level;
         }
+    }
+    if text.trim_start_matches("==> ").starts_with("Build '") && text.contains("' errored after ") {
+        return Level::Error;
     }
     if text.starts_with("time=") {
         for (mark, level) in [
@@ -120,6 +125,11 @@ mod tests {
             ("time=\"2026-11-24T03:46:41Z\" level=info msg=\"Taking snapshot of files...\"", Level::Info),
             ("error building image: error building stage: failed to execute command: …", Level::Error),
             ("error checking push permissions: checking push permission for …", Level::Error),
+            ("Build 'null.web' errored after 24 milliseconds 948 microseconds: Script exited …", Level::Error),
+            ("==> Build 'null.web' errored after 1 second: Script exited …", Level::Error),
+            ("Build 'null.web' finished after 9 milliseconds 649 microseconds.", Level::Info),
+            ("==> null.web: Error: printed by a provisioner to its standard error", Level::Info),
+            ("Failed to parse template: Error parsing JSON: unexpected end of JSON input", Level::Error),
             ("no errors found", Level::Info),
             ("", Level::Info),
         ] {

@@ -169,6 +169,8 @@ fn failure(evidence: Evidence<'_>) -> Outcome {
     match evidence.ending {
         Ending::Prepare(end) => prepare_failure(end).at(Stage::Compile),
         Ending::Build(end) => build::failure(evidence, end),
+        // Which pushes, too: what it says belongs where it always does.
+        Ending::Inspect { inspect, .. } if evidence.method == Method::Packer => inspect_failure(inspect),
         Ending::Inspect { inspect, .. } => inspect_failure(inspect).at(Stage::Verification),
         Ending::Pod { reason, message } => pod::failure(reason, message, evidence.timeout),
         Ending::Gone => {
@@ -185,7 +187,7 @@ fn prepare_failure(end: &ContainerEnd) -> Outcome {
     }
 }
 
-/// The builder had pushed: what fails now is the confirmation.
+/// The builder had pushed, or left what is pushed here: what fails now is the confirmation, or the push.
 fn inspect_failure(end: &ContainerEnd) -> Outcome {
     match InspectFailure::decode(end.message.as_bytes()) {
         Ok(report) => reported(end, report.failure, REGISTRY_UNAVAILABLE, Reason::PushFailed),

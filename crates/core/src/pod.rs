@@ -21,6 +21,8 @@ pub const BIN_FOLDER: &str = "bin";
 pub const SOURCE_FOLDER: &str = "source";
 pub const OUT_FOLDER: &str = "out";
 pub const SPENT_NAME: &str = "spent";
+pub const PACKER_PLAN_NAME: &str = "packer.json";
+pub const PACKER_INIT_NAME: &str = "packer-init";
 
 /// The same, as the containers see them.
 pub const AGENT: &str = "/image-factory/bin/image-factory-agent";
@@ -40,6 +42,10 @@ pub const BROUGHT: &str = "/image-factory/brought";
 pub const STARTED_MARKER: &str = "/image-factory/started";
 /// Milliseconds of the run's timeout that `prepare` has used up.
 pub const SPENT: &str = "/image-factory/spent";
+/// What `prepare` found out of a template ([`crate::packer::Plan`]).
+pub const PACKER_PLAN: &str = "/image-factory/packer.json";
+/// There where a template asks for plugins.
+pub const PACKER_INIT: &str = "/image-factory/packer-init";
 /// Where the agent of the daemon beside the build keeps what that has used.
 pub const USAGE_FILE: &str = "/image-factory/usage.json";
 

@@ -2,7 +2,7 @@
 //!
 //! buildah pushes in a command of its own, which the agent times, and so does the lifecycle: its exporter packs what
 //! is new while it pushes it. BuildKit pushes while it exports and prints what each part took:
-//! `#12 pushing layers 0.3s done`.
+//! `#12 pushing layers 0.3s done`. What Packer leaves is pushed by `inspect`, which says so itself.
 
 use crate::{lifecycle::Phase, method::Method, report::AgentReport};
 

@@ -172,9 +172,10 @@ fn instruction(text: &str) -> Option<&'static str> {
     INSTRUCTIONS.into_iter().find(|known| known.eq_ignore_ascii_case(word))
 }
 
-/// The exit code in a builder's sentence: `exit code: 3` (BuildKit), `exit status 3` (buildah, kaniko).
+/// The exit code in a builder's sentence: `exit code: 3` (BuildKit), `exit status 3` (buildah, kaniko), `exit status: 3`
+/// (Packer).
 fn exit_code(text: &str) -> Option<String> {
-    ["exit code: ", "exit status "].into_iter().find_map(|mark| {
+    ["exit code: ", "exit status ", "exit status: "].into_iter().find_map(|mark| {
         let (_, rest) = text.rsplit_once(mark)?;
         let digits: String = rest.chars().take_while(char::is_ascii_digit).take(10).collect();
         (!digits.is_empty()).then_some(digits)

@@ -114,11 +114,16 @@ mod tests {
 
     #[test]
     fn a_method_of_a_later_version_is_refused_by_name() {
-        for method in ["paketo", "packer"] {
-            let (reason, message) = refused(method, Some("privileged")).unwrap();
-            assert_eq!(reason, Reason::MethodNotAvailable);
-            assert!(message.contains(method), "{message}");
-        }
+        let (reason, message) = refused("paketo", Some("privileged")).unwrap();
+        assert_eq!(reason, Reason::MethodNotAvailable);
+        assert!(message.contains("paketo"), "{message}");
+    }
+
+    #[test]
+    fn packer_needs_an_image_of_it() {
+        let (reason, message) = refused("packer", Some("restricted")).unwrap();
+        assert_eq!(reason, Reason::MethodNotAvailable);
+        assert!(message.contains("builders.packer.image"), "{message}");
     }
 
     #[test]

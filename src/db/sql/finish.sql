@@ -91,8 +91,8 @@ artifact as (
     cross join ended
     cross join kept
 ),
--- What was pushed beside it and tells of it.
-statement as (
+-- What was pushed beside it and tells of it, what it holds by name, and what was made elsewhere.
+further_artifact as (
     insert into build_artifacts (id, build_id, project_id, artifact_type, artifact_name, artifact_location,
         artifact_size_bytes, sha256_digest, image_id, retention_policy, expires_at)
     select told.id,
@@ -100,10 +100,10 @@ statement as (
            ended.project_id,
            told.artifact_type,
            told.artifact_name,
-           own.repository || '@' || told.sha256_digest,
+           coalesce(told.artifact_location, own.repository || '@' || told.sha256_digest),
            told.artifact_size_bytes,
            told.sha256_digest,
-           own.id,
+           case when told.sha256_digest is not null then own.id end,
            kept.policy,
            kept.until
     from jsonb_populate_recordset(null::build_artifacts, $29) told

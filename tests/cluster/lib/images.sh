@@ -94,6 +94,13 @@ fill_buildah() {
 	printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' >"$1/etc/containers/storage.conf"
 }
 
+# With a shell for what its provisioners run.
+fill_packer() {
+	fill_busybox "$1"
+	certificates "$1"
+	with_libraries "$1" "$(command -v packer)"
+}
+
 fill_git() {
 	skeleton "$1"
 	certificates "$1"
@@ -138,6 +145,8 @@ one_layer() {
 
 buildah_version() { buildah --version | awk '{print $3}'; }
 
+packer_version() { CHECKPOINT_DISABLE=1 packer version | awk 'NR == 1 {print $2}'; }
+
 base_images_up() {
 	mkdir -p "$OCI/layers" "$OCI/pushed"
 	# What an interrupted run left half made.
@@ -169,6 +178,8 @@ builder_images_up() {
 	image buildah "$(buildah_version)" "{\"Entrypoint\": [\"buildah\"], \"Env\": [\"PATH=$IMAGE_PATH\"]}" \
 		fill_buildah "$(command -v buildah)"
 	image sbom-generator 1 "{\"Entrypoint\": [\"/usr/local/bin/generate\"], \"Env\": [\"PATH=$IMAGE_PATH\"]}" fill_sbom_generator "$(command -v busybox)"
+	image packer "$(packer_version)" "{\"Entrypoint\": [\"packer\"], \"Env\": [\"PATH=$IMAGE_PATH\"]}" \
+		fill_packer "$(command -v busybox)" "$(command -v packer)"
 	given_images_up
 }
 

@@ -62,6 +62,7 @@ values() {
 			  buildkit: {image: "$REGISTRY/buildkit:${BUILDKIT_VERSION#v}"}
 			  sbomGenerator: {image: "$REGISTRY/sbom-generator:1"}
 			  container: {image: "$REGISTRY/buildah:$(buildah_version)"}
+			  packer: {image: "$REGISTRY/packer:$(packer_version)", plugins: [example.com/orchard]}
 		YAML
 		# Empty where none was given: the operator then refuses the method by name.
 		printf '  kaniko: {image: "%s"}\n' "$(given kaniko %s)"

@@ -27,6 +27,7 @@ packages_missing() {
 		openssh-client ssh
 		openssh-server sshd
 		openssl openssl
+		packer packer
 		postgresql /usr/lib/postgresql/*/bin/postgres
 		procps ps
 		runc runc

@@ -390,6 +390,28 @@ fn methods_and_their_fields() -> Vec<Case> {
             json!({"method": "packer", "packer": {"path": "../image.pkr.hcl"}}),
             ["spec.packer.path must be a path in the source: relative, without `..` and not starting with / or -"],
         ),
+        build(
+            json!({"method": "packer", "packer": {"path": "images"}}),
+            json!({"method": "packer"}),
+            ["method packer needs spec.packer with a template, or the path of one in the source"],
+        ),
+        build(
+            json!({"method": "packer", "packer": {"template": "é".repeat(32_768)}}),
+            json!({"method": "packer", "packer": {"template": "é".repeat(32_769)}}),
+            ["spec.packer.template is larger than 64 KiB; put it into the source and name it by spec.packer.path"],
+        ),
+        build(
+            json!({"method": "packer", "packer": {"path": "a", "variables": {"region-1": "", "_a": "b\nc"}}}),
+            json!({"method": "packer", "packer": {"path": "a", "variables": {"1a": ""}}}),
+            [
+                "each name in spec.packer.variables must start with a letter or `_` and hold only letters, digits, `_` and `-`, at most 128 characters",
+            ],
+        ),
+        build(
+            json!({"method": "packer", "packer": {"path": "a", "variables": {"a": "\u{1}"}}}),
+            json!({"method": "packer", "packer": {"path": "a", "variables": {"a": "\0"}}}),
+            ["a value in spec.packer.variables has a NUL character; remove it"],
+        ),
     ]
 }
 
@@ -399,7 +421,7 @@ fn secrets_and_environment() -> Vec<Case> {
     let name_rule = "the name of a Secret must hold only lower-case letters, digits, `-` and `.`, and start and end with a letter or digit";
     let environment_rule = "spec.environment must not set what the builder's isolation and credentials rest on: PATH, HOME, USER, TMPDIR, \
          REGISTRY_AUTH_FILE and names starting with LD_, SSL_CERT_, XDG_, DOCKER_, BUILDX_, BUILDKIT_, BUILDAH_, STORAGE_, \
-         CONTAINERS_, KANIKO_, FF_KANIKO_ or IMAGE_FACTORY_";
+         CONTAINERS_, KANIKO_, FF_KANIKO_, PACKER_CACHE, PACKER_CONFIG, PACKER_PLUGIN or IMAGE_FACTORY_";
     let mut cases = vec![
         build(
             secret("npmrc", "npm", "npmrc"),
@@ -415,7 +437,9 @@ fn secrets_and_environment() -> Vec<Case> {
         build(
             secret("npmrc", "npm", "npmrc"),
             json!({"method": "paketo", "secrets": [{"id": "npmrc", "secretRef": {"name": "npm", "key": "npmrc"}}]}),
-            ["spec.secrets works only with the methods kaniko, buildx, container; remove it or change spec.method"],
+            [
+                "spec.secrets works only with the methods kaniko, buildx, container, packer; remove it or change spec.method",
+            ],
         ),
         build(
             json!({"output": {"credentialsSecret": {"name": "push"}}}),

@@ -45,7 +45,7 @@ pub fn failure(evidence: Evidence<'_>, end: &ContainerEnd) -> Outcome {
     let instruction = said.as_deref().and_then(words::instruction_exit_code);
     // An instruction that ended by itself may have spoken of other servers.
     let unavailable = instruction.is_none() && said.as_deref().is_some_and(words::is_unavailable);
-    let message = said.unwrap_or_else(|| without_words(&report, end.exit_code));
+    let message = said.or_else(|| too_old(method, tail)).unwrap_or_else(|| without_words(&report, end.exit_code));
     if pushing {
         let denied = words::is_denial(&message);
         let reason = if denied { Reason::PushDenied } else { Reason::PushFailed };
@@ -69,6 +69,16 @@ fn is_push(method: Method, report: &AgentReport, said: Option<&str>) -> bool {
         }),
         _ => said.is_some_and(|text| text.contains("failed to push")),
     }
+}
+
+/// Of a command that it does not know packer prints which it does.
+fn too_old(method: Method, tail: &[String]) -> Option<String> {
+    let usage = method == Method::Packer && tail.iter().any(|line| line.starts_with("Usage: packer "));
+    usage.then(|| {
+        "the template asks for plugins, which `packer init` installs, and the packer of the builder's image does not know \
+         that command: it is older than 1.7"
+            .to_owned()
+    })
 }
 
 /// Of a builder that ended without an error of its own.

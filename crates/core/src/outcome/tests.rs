@@ -148,6 +148,42 @@ fn of_a_real_log_of_kaniko_its_last_words_are_the_failure() {
 }
 
 #[test]
+fn of_real_logs_of_packer_its_own_sentence_is_the_failure_and_the_code_is_the_scripts() {
+    let log = |text: &'static str| -> Vec<&str> {
+        text.lines().map(|line| line.split_once(' ').map_or("", |(_, line)| line)).collect()
+    };
+    let fails = log(include_str!("../../tests/fixtures/steps/packer/fails.log"));
+    let found = outcome(Method::Packer, &built(&agent(1, 1)), &fails);
+    assert_eq!(short(&found), (Status::Failed, "BuildFailed", "build", Some(3)));
+    assert!(found.failure.unwrap().message.contains("Script exited with non-zero exit status: 3"));
+
+    let syntax = log(include_str!("../../tests/fixtures/steps/packer/syntax.log"));
+    let found = outcome(Method::Packer, &built(&agent(1, 1)), &syntax);
+    assert_eq!(short(&found), (Status::Failed, "BuildFailed", "build", Some(1)));
+    assert_eq!(found.failure.unwrap().message, "Invalid expression");
+
+    let usage = ["Usage: packer [--version] [--help] <command> [<args>]", "", "Available commands are:"];
+    let found = outcome(Method::Packer, &built(&agent(127, 1)), &usage);
+    assert_eq!(short(&found), (Status::Failed, "BuildFailed", "build", Some(127)));
+    assert!(found.failure.unwrap().message.contains("`packer init`"));
+}
+
+#[test]
+fn what_inspect_says_of_packers_push_belongs_where_a_push_does() {
+    for (word, reason, stage, class) in [
+        ("PushDenied", "PushDenied", "push", Class::User),
+        (REGISTRY_UNAVAILABLE, "PushFailed", "push", Class::Infrastructure),
+        ("BuildFailed", "BuildFailed", "build", Class::User),
+        ("DigestMismatch", "DigestMismatch", "verification", Class::User),
+    ] {
+        let ending = inspected(1, InspectFailure::new(PodFailure::new(word, "m")).encode());
+        let found = outcome(Method::Packer, &ending, &[]);
+        assert_eq!(short(&found), (Status::Failed, reason, stage, Some(1)));
+        assert_eq!(found.failure.unwrap().class, class, "{word}");
+    }
+}
+
+#[test]
 fn a_secret_that_is_not_there_fails_before_the_builder_starts() {
     let failure = Some(PodFailure::new("SecretNotFound", "Secret push has no key .dockerconfigjson"));
     let report = AgentReport { exit_code: 125, failure, ..AgentReport::default() };

@@ -60,9 +60,10 @@ fn struct_length(text: &str) -> Option<usize> {
     Some(text.len())
 }
 
-/// The exit code of the instruction: `exit code: 3` (BuildKit), `exit status 3` (buildah, kaniko).
+/// The exit code of the instruction: `exit code: 3` (BuildKit), `exit status 3` (buildah, kaniko), `exit status: 3`
+/// (Packer's script).
 pub fn instruction_exit_code(text: &str) -> Option<i32> {
-    ["exit code: ", "exit status "].into_iter().find_map(|mark| {
+    ["exit code: ", "exit status ", "exit status: "].into_iter().find_map(|mark| {
         let (_, rest) = text.rsplit_once(mark)?;
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().ok()

@@ -2,12 +2,11 @@
 //! ends what it did before; `    docker.web: …` is output. `Build 'docker.web' finished after …`
 //! and `… errored after …: why` end the last. Sources take turns. No step is an instruction.
 //!
-//! With `-machine-readable` a line is `timestamp,target,ui,say,text`: there, what a provisioner prints
-//! to its standard error (`ui,error`) is told from what packer begins (`ui,say`). In the plain format
-//! both look alike, so a step is only what begins with a verb of packer's own.
-//! <https://developer.hashicorp.com/packer/docs/commands#machine-readable-output>
+//! What a provisioner prints to its standard error begins with the same arrow, so a step is only what begins with a verb
+//! of packer's own. With `-machine-readable` the two are told apart, but then people read a log of
+//! `1614000000,,ui,say,==> …`.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
 use super::{
     Line,
@@ -45,15 +44,11 @@ pub(super) struct Packer {
 
 impl Packer {
     pub fn read(&mut self, line: Line<'_>, record: &mut Record) {
-        let machine = machine(line.text);
-        let (is_error, text) = match &machine {
-            Some((kind, text)) => (*kind == "error", text.as_ref()),
-            None => (line.level == Level::Error, line.text),
-        };
-        if let Some((source, words)) = heading(text).filter(|_| !is_error) {
-            let begins = machine.is_some() || VERBS.iter().any(|verb| words.starts_with(verb));
+        let text = line.text;
+        if let Some((source, words)) = heading(text).filter(|_| line.level != Level::Error) {
+            let begins = VERBS.iter().any(|verb| words.starts_with(verb));
             if begins && (self.current.len() < STEPS || self.current.contains_key(source)) {
-                let id = record.begin(line.at, words, source);
+                let id = record.begin(line.at, &name(words), source);
                 record.classify(id, None);
                 if let Some(before) = self.current.insert(source.to_owned(), id) {
                     record.succeed(before, line.at);
@@ -87,26 +82,17 @@ impl Packer {
     }
 }
 
-/// The kind and the text of a machine-readable line for people.
-fn machine(text: &str) -> Option<(&str, Cow<'_, str>)> {
-    let mut fields = text.splitn(5, ',');
-    let (time, _target) = (fields.next()?, fields.next()?);
-    if time.is_empty() || !time.bytes().all(|byte| byte.is_ascii_digit()) || fields.next()? != "ui" {
-        return None;
-    }
-    let (kind, text) = (fields.next()?, fields.next()?);
-    let text = if text.contains("%!(PACKER_COMMA)") {
-        Cow::Owned(text.replace("%!(PACKER_COMMA)", ","))
-    } else {
-        Cow::Borrowed(text)
-    };
-    Some((kind, text))
-}
-
 /// `==> docker.web: Provisioning …`.
 fn heading(text: &str) -> Option<(&str, &str)> {
     let (source, words) = text.strip_prefix("==> ")?.split_once(": ")?;
     (!source.is_empty() && !source.contains(' ')).then_some((source, words))
+}
+
+/// What packer begins, without what is another at each run: the script that it makes of lines of the template.
+fn name(words: &str) -> String {
+    let is_made = |word: &str| word.starts_with('/') && word.contains("/packer-shell");
+    let words: Vec<&str> = words.split_whitespace().filter(|word| !is_made(word)).collect();
+    words.join(" ").trim_end_matches(':').to_owned()
 }
 
 /// `Build 'docker.web' finished after 3 seconds.`, `Build 'docker.web' errored after 1 second: why`.
