@@ -191,13 +191,7 @@ fn closing(text: &str) -> Option<usize> {
 
 /// What the lifecycle of buildpacks says of the image it made.
 pub const LIFECYCLE_LABEL: &str = "io.buildpacks.lifecycle.metadata";
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct LifecycleMetadata {
-    run_image: RunImage,
-    stack: Option<Stack>,
-}
+const RUN_IMAGE: &str = "\"runImage\":";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -208,20 +202,19 @@ struct RunImage {
     image: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Stack {
-    run_image: RunImage,
-}
-
 /// The run image as it is named in that label, and how many of the image's layers (`diff_ids`, the lowest first) are its.
 /// None where it does not say, or names a layer that is not there.
 pub fn of_lifecycle(label: &str, diff_ids: &[&str]) -> Option<(String, u64)> {
-    let metadata: LifecycleMetadata = serde_json::from_str(label).ok()?;
-    let top = diff_ids.iter().position(|layer| *layer == metadata.run_image.top_layer)?;
-    // Before Platform API 0.12 it is named beside it.
-    let old = metadata.stack.map(|stack| stack.run_image.image).unwrap_or_default();
-    let image = [metadata.run_image.image, old].into_iter().find(|image| !image.is_empty())?;
+    // Only these parts are read: what looks like a secret elsewhere in it (`"key": "demo/hello"`) was hidden, and the
+    // whole is no JSON any more. Before Platform API 0.12 the name stands in a second one, below `stack`.
+    let found: Vec<RunImage> = label
+        .match_indices(RUN_IMAGE)
+        .filter_map(|(at, _)| {
+            serde_json::Deserializer::from_str(&label[at + RUN_IMAGE.len()..]).into_iter().next()?.ok()
+        })
+        .collect();
+    let top = found.iter().find_map(|found| diff_ids.iter().position(|layer| *layer == found.top_layer))?;
+    let image = found.into_iter().map(|found| found.image).find(|image| !image.is_empty())?;
     Some((image, u64::try_from(top + 1).ok()?))
 }
 
@@ -345,6 +338,10 @@ mod tests {
             (
                 r#"{"runImage": {"topLayer": "sha256:a"}, "stack": {"runImage": {"image": "r.test/old:2"}}}"#,
                 Some(("r.test/old:2", 1)),
+            ),
+            (
+                r#"{"buildpacks":[{"key":***,"version":"1"}],"runImage":{"topLayer":"sha256:b","image":"r.test/run:1"}}"#,
+                Some(("r.test/run:1", 2)),
             ),
             (r#"{"runImage": {"topLayer": "sha256:d", "image": "r.test/run:1"}}"#, None),
             (r#"{"runImage": {"topLayer": "sha256:a"}}"#, None),
