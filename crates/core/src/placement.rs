@@ -44,8 +44,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub const fn has_room(&self) -> bool {
-        self.takes && self.running < self.limit
+    /// How many more builds it takes.
+    pub fn room(&self) -> i32 {
+        if self.takes { self.limit.saturating_sub(self.running).max(0) } else { 0 }
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.room() > 0
     }
 
     fn fits(&self, tenant: Uuid, method: Method, placement: &Placement) -> bool {

@@ -5,11 +5,14 @@
 //! room, those of one project, method and placement, are a group, and a group without room holds up no other.
 //! Nothing here exceeds a limit.
 
+mod asks;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
 };
 
+pub use asks::{Ask, asks};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -59,10 +62,18 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    fn has_room_for(&self, project: Uuid, method: Method) -> bool {
-        let running = |count: Option<&i32>| count.copied().unwrap_or_default();
-        self.project_limit.is_none_or(|limit| running(self.running_by_project.get(&project)) < limit)
-            && self.method_limits.get(&method).is_none_or(|limit| running(self.running_by_method.get(&method)) < *limit)
+    /// How many more builds it may start.
+    fn room(&self) -> i32 {
+        self.limit.saturating_sub(self.running).max(0)
+    }
+
+    /// And how many of this project and method.
+    fn room_for(&self, project: Uuid, method: Method) -> i32 {
+        let room =
+            |limit: i32, running: Option<&i32>| limit.saturating_sub(running.copied().unwrap_or_default()).max(0);
+        let of_project = self.project_limit.map(|limit| room(limit, self.running_by_project.get(&project)));
+        let of_method = self.method_limits.get(&method).map(|limit| room(*limit, self.running_by_method.get(&method)));
+        self.room().min(of_project.unwrap_or(i32::MAX)).min(of_method.unwrap_or(i32::MAX))
     }
 
     fn takes_up(&mut self, project: Uuid, method: Method) {
@@ -161,14 +172,11 @@ impl Line {
 
     /// What `next` is as things stand.
     fn first(&self) -> Option<Next> {
-        if self.tenant.running >= self.tenant.limit {
-            return None;
-        }
         let next = |(index, queue): (usize, &Queue)| match queue.heads.last() {
             Some(head) => Some(Next::Build { rank: self.rank(head), queue: index }),
             None => queue.more.then_some(Next::Unknown),
         };
-        let with_room = |(_, queue): &(usize, &Queue)| self.tenant.has_room_for(queue.project, queue.method);
+        let with_room = |(_, queue): &(usize, &Queue)| self.tenant.room_for(queue.project, queue.method) > 0;
         self.queues.iter().enumerate().filter(with_room).filter_map(next).min()
     }
 
