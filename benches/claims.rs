@@ -1,5 +1,5 @@
 //! What a claim costs, on the Postgres of `make up`: builds a second under policies beside River's jobs a second, a
-//! claim beside a long queue of a tenant that may not run more, a batch of a hundred and a single build beside the
+//! claim beside a long queue of a tenant that may not run more, one beside many groups that no worker fits, a batch of a hundred and a single build beside the
 //! server's own commit. Only the ratios are worth quoting. River is a Go client (`benches/river`), compiled where
 //! there is Go; `BENCH_CLAIMS` and `BENCH_BACKLOG` make it smaller.
 
@@ -24,6 +24,8 @@ use uuid::Uuid;
 const TENANTS: i32 = 100;
 /// River's own benchmark has so many workers.
 const AT_ONCE: i32 = 2_000;
+/// Of one tenant.
+const GROUPS: i64 = 10_000;
 const ROUNDS: usize = 200;
 
 #[tokio::main]
@@ -59,11 +61,20 @@ async fn measure(pool: &PgPool, builds: i64, river: Option<f64>) -> anyhow::Resu
     // Tenant 0 may run nothing.
     queue(pool, "tenants.uid = 'uid0'", backlog).await?;
     let behind = singles(pool).await?;
-    row(&format!("one build, {backlog} of a blocked tenant queued | none queued"), median(empty), median(behind));
-    sqlx::raw_sql("delete from build_status_history; delete from build_configs; delete from builds")
+    row(
+        &format!("one build, {backlog} of a blocked tenant queued | none queued"),
+        median(empty.clone()),
+        median(behind),
+    );
+    clear(pool).await?;
+
+    stuck(pool).await?;
+    let beside = singles(pool).await?;
+    row(&format!("one build, {GROUPS} groups that no worker fits queued | none queued"), median(empty), median(beside));
+    clear(pool).await?;
+    sqlx::raw_sql("delete from projects where name = 'stuck'; delete from tenants where name = 'stuck'")
         .execute(pool)
         .await?;
-    sqlx::raw_sql("vacuum analyze builds").execute(pool).await?;
 
     let hundred = batches(pool).await?;
     row("a hundred builds of as many tenants | a commit, median", median(commit.clone()), median(hundred.clone()));
@@ -111,6 +122,34 @@ async fn queue(pool: &PgPool, tenants: &str, builds: i64) -> anyhow::Result<()> 
     );
     sqlx::query(sqlx::AssertSqlSafe(insert)).bind(builds).execute(pool).await?;
     sqlx::raw_sql("vacuum analyze builds; ").execute(pool).await?;
+    Ok(())
+}
+
+/// Builds of a tenant with room that ask each for another worker, of which there is none.
+async fn stuck(pool: &PgPool) -> anyhow::Result<()> {
+    // The last by its id: it is never the turn of this tenant to have a build queued.
+    sqlx::raw_sql(
+        "insert into tenants (id, uid, name) values ('ffffffff-ffff-ffff-ffff-ffffffffffff', 'stuck', 'stuck');
+         insert into projects (id, tenant_id, name) select id, id, 'stuck' from tenants where name = 'stuck';",
+    )
+    .execute(pool)
+    .await?;
+    queue(pool, "tenants.uid = 'stuck'", GROUPS).await?;
+    sqlx::raw_sql(
+        "update builds set placement = jsonb_build_object('selector', jsonb_build_object('disk', id))
+         where resource_namespace = 'stuck'",
+    )
+    .execute(pool)
+    .await?;
+    sqlx::raw_sql("vacuum analyze builds").execute(pool).await?;
+    Ok(())
+}
+
+async fn clear(pool: &PgPool) -> anyhow::Result<()> {
+    sqlx::raw_sql("delete from build_status_history; delete from build_configs; delete from builds")
+        .execute(pool)
+        .await?;
+    sqlx::raw_sql("vacuum analyze builds").execute(pool).await?;
     Ok(())
 }
 

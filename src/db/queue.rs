@@ -17,6 +17,12 @@ use uuid::Uuid;
 use super::{Error, Result, builds, results, transitions, workers::BUILT_IN};
 use crate::failpoint;
 
+/// Of a tenant with more groups a claim looks at some: `db/sql/groups.sql`. Among those all goes by age and priority.
+const GROUPS: i32 = 256;
+
+/// Where so many heads were too few, twice as many are read, up to this: `core::queue::asks`.
+const MOST_SPREAD: u32 = 32;
+
 /// Claims every build that has room now. Any number of operators may call it at once: they take
 /// turns, and no limit is exceeded at any commit.
 ///
@@ -24,12 +30,14 @@ use crate::failpoint;
 /// When a statement fails; what was claimed in a transaction before stays claimed.
 pub async fn claim(pool: &PgPool) -> Result<Vec<Uuid>> {
     let mut claimed = Vec::new();
+    let mut spread = 2;
     loop {
-        let (batch, cut) = claim_batch(pool).await?;
+        let (batch, more) = claim_batch(pool, spread).await?;
         claimed.extend(batch);
-        if !cut {
+        if !more {
             return Ok(claimed);
         }
+        spread = MOST_SPREAD.min(2 * spread);
     }
 }
 
@@ -92,12 +100,12 @@ pub async fn waiting(pool: &PgPool) -> Result<Vec<Waiting>> {
 }
 
 /// Whether there is more to claim is the second.
-async fn claim_batch(pool: &PgPool) -> Result<(Vec<Uuid>, bool)> {
+async fn claim_batch(pool: &PgPool, spread: u32) -> Result<(Vec<Uuid>, bool)> {
     let mut tx = pool.begin().await?;
     take_turn(&mut tx).await?;
     let places = places(&mut tx).await?;
-    let Plan { assignments, cut } = planned(&mut tx, &places).await?;
-    let changes: Vec<_> = assignments.iter().map(change).collect();
+    let (plan, more) = planned(&mut tx, &places, spread).await?;
+    let changes: Vec<_> = plan.assignments.iter().map(change).collect();
     let claimed = transitions::apply(&mut tx, Status::Queued, Status::InProgress, &changes).await?;
     // What woke this claim may have been the end of a build. Mostly another takes its place, and the
     // counts stay.
@@ -116,7 +124,7 @@ async fn claim_batch(pool: &PgPool) -> Result<(Vec<Uuid>, bool)> {
     if !claimed.is_empty() {
         failpoint::statement("claim.after-commit")?;
     }
-    Ok((claimed, cut))
+    Ok((claimed, more))
 }
 
 struct Place {
@@ -155,25 +163,37 @@ fn change(assignment: &Assignment) -> transitions::Change {
     }
 }
 
-async fn planned(conn: &mut PgConnection, places: &[Place]) -> Result<Plan> {
+/// Whether there is more to claim is the second.
+async fn planned(conn: &mut PgConnection, places: &[Place], spread: u32) -> Result<(Plan, bool)> {
     let workers: Vec<Worker> = places.iter().map(|place| place.worker.clone()).collect();
-    let room: i32 = workers.iter().filter(|worker| worker.has_room()).map(|worker| worker.limit - worker.running).sum();
-    if room == 0 {
-        return Ok(Plan::default());
+    if !workers.iter().any(Worker::has_room) {
+        return Ok((Plan::default(), false));
     }
-    let (tenants, groups) = heads(conn, room).await?;
-    Ok(queue::plan(tenants, workers, groups))
+    let Waits { tenants, groups, keys, has_more } = waits(conn).await?;
+    let groups = with_heads(conn, &tenants, &workers, groups, &keys, spread).await?;
+    let plan = queue::plan(tenants, workers, groups);
+    let more = plan.cut || has_more && !plan.assignments.is_empty();
+    Ok((plan, more))
 }
 
-/// Everything that could start on `room` free places.
-async fn heads(conn: &mut PgConnection, room: i32) -> Result<(Vec<Tenant>, Vec<Group>)> {
-    let mut tenants: Vec<Tenant> = Vec::new();
-    let mut groups: Vec<Group> = Vec::new();
-    let mut last_group = None;
-    // In the order of tenants and, within them, groups.
-    for row in sqlx::query_file!("src/db/sql/heads.sql", room).fetch_all(conn).await? {
-        if tenants.last().is_none_or(|tenant| tenant.id != row.tenant_id) {
-            tenants.push(Tenant {
+/// What waits: tenants with room, and their groups.
+#[derive(Default)]
+struct Waits {
+    tenants: Vec<Tenant>,
+    /// Without heads.
+    groups: Vec<Group>,
+    /// Of each group what the database knows it by, and whether priority orders it.
+    keys: Vec<(Uuid, bool)>,
+    /// Whether there are more groups.
+    has_more: bool,
+}
+
+async fn waits(conn: &mut PgConnection) -> Result<Waits> {
+    let mut found = Waits::default();
+    // In the order of tenants.
+    for row in sqlx::query_file!("src/db/sql/groups.sql", GROUPS).fetch_all(conn).await? {
+        if found.tenants.last().is_none_or(|tenant| tenant.id != row.tenant_id) {
+            found.tenants.push(Tenant {
                 id: row.tenant_id,
                 weight: row.weight,
                 by_priority: row.by_priority,
@@ -182,36 +202,66 @@ async fn heads(conn: &mut PgConnection, room: i32) -> Result<(Vec<Tenant>, Vec<G
                 project_limit: row.most_per_project,
                 ..Tenant::default()
             });
-            last_group = None;
         }
-        if last_group != Some(row.queue_group) {
-            last_group = Some(row.queue_group);
-            let method = builds::method(&row.build_method)?;
-            if let Some(tenant) = tenants.last_mut() {
-                tenant.running_by_project.insert(row.project_id, row.project_running);
-                tenant.running_by_method.insert(method, row.method_running);
-                tenant.method_limits.extend(row.most_of_method.map(|most| (method, most)));
-            }
-            groups.push(Group {
-                tenant: row.tenant_id,
-                project: row.project_id,
-                method,
-                placement: placement(row.placement)?,
-                heads: Vec::new(),
-                more: false,
-            });
+        let method = builds::method(&row.build_method)?;
+        if let Some(tenant) = found.tenants.last_mut() {
+            tenant.running_by_project.insert(row.project_id, row.project_running);
+            tenant.running_by_method.insert(method, row.method_running);
+            tenant.method_limits.extend(row.most_of_method.map(|most| (method, most)));
         }
-        if let Some(group) = groups.last_mut() {
+        found.groups.push(Group {
+            tenant: row.tenant_id,
+            project: row.project_id,
+            method,
+            placement: placement(row.placement)?,
+            heads: Vec::new(),
+            more: false,
+        });
+        found.keys.push((row.queue_group, row.by_priority));
+        found.has_more |= row.has_more;
+    }
+    Ok(found)
+}
+
+/// The groups that could start something, with their heads.
+async fn with_heads(
+    conn: &mut PgConnection,
+    tenants: &[Tenant],
+    workers: &[Worker],
+    groups: Vec<Group>,
+    keys: &[(Uuid, bool)],
+    spread: u32,
+) -> Result<Vec<Group>> {
+    let asks = queue::asks(tenants, workers, &groups, spread);
+    let with_room = groups.into_iter().zip(asks).zip(keys).filter(|((_, ask), _)| ask.heads > 0);
+    let mut asked: Vec<_> = with_room.map(|((group, ask), key)| (group, ask, key)).collect();
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query_file!(
+        "src/db/sql/heads.sql",
+        &asked.iter().map(|(group, ..)| group.tenant).collect::<Vec<Uuid>>(),
+        &asked.iter().map(|(_, _, (key, _))| *key).collect::<Vec<Uuid>>(),
+        &asked.iter().map(|(_, _, (_, by_priority))| *by_priority).collect::<Vec<bool>>(),
+        &asked.iter().map(|(_, ask, _)| ask.heads).collect::<Vec<i32>>()
+    )
+    .fetch_all(conn)
+    .await?;
+    for row in rows {
+        // Places are counted from 1.
+        if let Some((group, ..)) = usize::try_from(row.place - 1).ok().and_then(|place| asked.get_mut(place)) {
             group.heads.push(Head {
                 build: row.id,
                 priority: row.priority,
                 queued_at: row.queued_at.to_jiff(),
                 wish: Wish { warm: row.warm, avoid: row.avoid },
             });
-            group.more = usize::try_from(row.share).is_ok_and(|share| group.heads.len() >= share);
         }
     }
-    Ok((tenants, groups))
+    for (group, ask, _) in &mut asked {
+        group.more = !ask.is_all && usize::try_from(ask.heads).is_ok_and(|heads| group.heads.len() >= heads);
+    }
+    Ok(asked.into_iter().map(|(group, ..)| group).collect())
 }
 
 fn placement(value: Option<serde_json::Value>) -> Result<Placement> {

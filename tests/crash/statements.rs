@@ -81,7 +81,7 @@ const FINISH: &str = "-- The result of an attempt that ran";
 const CLAIM: [&str; 2] = ["::text as locked", "-- Every worker with what runs on it"];
 const DELIVERIES: &str = "-- Deliveries of which nobody has said yet";
 const POLICIES: &str = "-- The declared policies, no more and no less";
-const HEADS: &str = "-- The first builds of every group with room";
+const GROUPS: &str = "-- The groups of each tenant with room";
 /// A round of launches, and one of stops.
 const UNLAUNCHED: &str = "as \"returns!\"";
 const STOPPING: &str = "cancel_requested_at is not null or pod_given_up_at";
@@ -205,7 +205,7 @@ async fn a_build_at_backlog_costs_at_most_six_statements_and_one_and_a_half_comm
         let in_time = |seconds| i64::try_from(began.elapsed().as_secs() / seconds).expect("a short time");
         let (by_timer, looks) = (in_time(PERIOD_SECONDS) + 1, in_time(LOOK_SECONDS));
         assert!(statements.of(NEWEST) > looks, "ends are told, too: {charged:#?}");
-        let (claims, launches) = (statements.of(HEADS), statements.of(JOBS_CREATED));
+        let (claims, launches) = (statements.of(GROUPS), statements.of(JOBS_CREATED));
         let mut found_nothing = 0;
         // Who declares policies takes the turn of claims, too; and to Postgres the lock of deliveries is the same statement.
         let turns = claims + statements.of(POLICIES) + statements.of(DELIVERIES);

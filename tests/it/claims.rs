@@ -1,6 +1,8 @@
 //! A model of many operators at one queue: they claim, finish and queue again at random while policies change, and at
 //! every commit the database itself counts what runs. A limit exceeded for a moment fails the test.
 
+mod order;
+
 use std::{
     collections::BTreeMap,
     sync::{
