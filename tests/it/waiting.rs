@@ -11,6 +11,7 @@ use image_factory::{
     crd::Build,
     db::{
         builds::{self, Newest},
+        launches,
         policies::{self, Policy},
         queue::{self, claim, waiting},
         settings,
@@ -81,6 +82,19 @@ async fn a_build_that_waits_for_longer_than_its_policy_lets_it_fails_and_says_fo
     for id in [short, backing_off, elsewhere] {
         assert_eq!(history(&pool, id).await, "queued");
     }
+    assert_eq!(broken_histories(&pool).await, Vec::<String>::new());
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_worker_that_comes_and_goes_makes_no_build_wait_for_ever(pool: PgPool) {
+    limits(&pool, 10, 10).await;
+    let id = queued(&pool, &attempt("green", "wall")).await;
+    waits_since(&pool, id, 31, None).await;
+    assert_eq!(claim(&pool).await.expect("no error"), [id]);
+    let stranded = launches::unlaunched(&pool).await.expect("no error");
+    launches::put_back_stranded(&pool, &stranded).await.expect("no error");
+    policy(&pool, "green", 30).await;
+    assert_eq!(queue::time_out(&pool, 10).await.expect("no error"), [id]);
     assert_eq!(broken_histories(&pool).await, Vec::<String>::new());
 }
 

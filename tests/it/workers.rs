@@ -296,6 +296,11 @@ async fn what_a_lost_worker_has_not_launched_waits_again_and_the_rest_follows_it
     declare(&pool, &[offline(worker("brush")), worker("roller")]).await;
     assert_eq!(claim(&pool).await.expect("it can be claimed"), [claimed]);
     assert_eq!(unlaunched().await[0].worker, "roller");
+    // Only a Job that was refused counts against it.
+    assert_eq!(unlaunched().await[0].returns, 0);
+    launches::put_back(&pool, claimed, "no quota", Duration::ZERO).await.expect("it can be put back");
+    assert_eq!(claim(&pool).await.expect("it can be claimed"), [claimed]);
+    assert_eq!(unlaunched().await[0].returns, 1);
     assert_eq!(broken_histories(&pool).await, Vec::<String>::new());
 }
 

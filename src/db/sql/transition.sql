@@ -12,8 +12,10 @@ changed as (
         worker_id = case $7 when 'in_progress' then asked.worker_id when 'queued' then null else builds.worker_id end,
         started_at = case $7 when 'in_progress' then statement_timestamp() when 'queued' then null else builds.started_at end,
         completed_at = case when $7 in ('success', 'failed', 'cancelled') then statement_timestamp() end,
-        not_before = case $7 when 'queued' then statement_timestamp() + make_interval(secs => asked.delay_seconds)
-                     else builds.not_before end,
+        -- Without a delay the time it has waited goes on.
+        not_before = case when $7 = 'queued' and asked.delay_seconds > 0
+                          then statement_timestamp() + make_interval(secs => asked.delay_seconds)
+                          else builds.not_before end,
         -- What held a build back is no fault of one that succeeded.
         error_message = case when $7 <> 'success' then coalesce(asked.message, builds.error_message) end
     from asked

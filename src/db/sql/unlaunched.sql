@@ -11,8 +11,10 @@ select b.id,
        c.build_method,
        c.spec,
        b.cancel_reason,
+       -- Not those whose worker went offline: `db::launches::put_back` says it like this.
        (select count(*) from build_status_history h
-        where h.build_id = b.id and h.sequence > 1 and h.to_status = 'queued') as "returns!"
+        where h.build_id = b.id and h.sequence > 1 and h.to_status = 'queued'
+          and h.reason like 'the Job was refused: %') as "returns!"
 from builds b
 join projects p on p.id = b.project_id
 join build_workers w on w.id = b.worker_id
