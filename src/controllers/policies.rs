@@ -3,9 +3,9 @@
 //! is read from the API server, and the older of two never replaces the newer: an operator that is
 //! behind takes away no limit.
 
-use std::time::Duration;
+use std::{future, pin::pin, time::Duration};
 
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt};
 use image_factory_core::method::Method;
 use k8s_openapi::{
     api::core::v1::Namespace,
@@ -16,6 +16,7 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{WatchStreamExt, reflector::Store, watcher},
 };
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,6 +29,10 @@ use crate::{
     runtime::{Context, health::Watch},
 };
 
+/// Between two rounds at least: each lists all policies and takes the claim's turn, and our own statuses change the
+/// objects too.
+const PAUSE: Duration = Duration::from_secs(1);
+/// After a round that failed.
 const RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -41,33 +46,56 @@ enum Error {
 /// Runs until `stop`.
 pub async fn run(context: Context, namespaces: Store<PartialObjectMeta<Namespace>>, stop: CancellationToken) {
     let api: Api<BuildConcurrencyPolicy> = Api::all(context.watching(Watch::Policies));
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
-    let mut behind = false;
-    stop.run_until_cancelled(async {
-        loop {
-            tokio::select! {
-                event = events.try_next() => match event {
-                    // A list counts when it is whole.
-                    Ok(Some(watcher::Event::Init | watcher::Event::InitApply(_))) => continue,
-                    Ok(Some(watcher::Event::InitDone)) => context.health.synced(Watch::Policies),
-                    Ok(Some(watcher::Event::Apply(_) | watcher::Event::Delete(_))) => {}
-                    Ok(None) => return,
-                    Err(error) => {
-                        tracing::warn!(%error, "the watch of policies broke; it is made again");
-                        continue;
-                    }
-                },
-                () = tokio::time::sleep(RETRY), if behind => {}
+    let changes = watcher(api, watcher::Config::default()).default_backoff().filter_map(|event| {
+        future::ready(match event {
+            // A list counts when it is whole.
+            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
+            Ok(watcher::Event::InitDone) => {
+                context.health.synced(Watch::Policies);
+                Some(())
             }
-            behind = false;
-            if let Err(error) = declare(&context, &namespaces).await {
-                tracing::warn!(%error, "policies could not be brought in line; it is tried again");
-                context.metrics.failed("policies");
-                behind = true;
+            Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_)) => Some(()),
+            Err(error) => {
+                tracing::warn!(%error, "the watch of policies broke; it is made again");
+                None
+            }
+        })
+    });
+    let round = || bring_in_line(&context, &namespaces);
+    stop.run_until_cancelled(rounds(pin!(changes), PAUSE, round)).await;
+}
+
+/// Makes rounds for as long as there are changes: one for all that have come since the last, and one again after one
+/// that failed.
+async fn rounds<R: Future<Output = bool>>(
+    mut changes: impl Stream<Item = ()> + Unpin,
+    pause: Duration,
+    mut round: impl FnMut() -> R,
+) {
+    let mut is_due = false;
+    let mut not_before = Instant::now();
+    loop {
+        tokio::select! {
+            change = changes.next() => match change {
+                Some(()) => is_due = true,
+                None => return,
+            },
+            () = sleep_until(not_before), if is_due => {
+                is_due = !round().await;
+                not_before = Instant::now() + if is_due { RETRY } else { pause };
             }
         }
-    })
-    .await;
+    }
+}
+
+/// Whether they are in line now.
+async fn bring_in_line(context: &Context, namespaces: &Store<PartialObjectMeta<Namespace>>) -> bool {
+    let result = declare(context, namespaces).await;
+    if let Err(error) = &result {
+        tracing::warn!(%error, "policies could not be brought in line; it is tried again");
+        context.metrics.failed("policies");
+    }
+    result.is_ok()
 }
 
 async fn declare(context: &Context, namespaces: &Store<PartialObjectMeta<Namespace>>) -> Result<(), Error> {
@@ -143,4 +171,33 @@ async fn report(context: &Context, policy: &BuildConcurrencyPolicy) -> Result<()
     let namespace = policy.namespace().unwrap_or_default();
     kube_ext::apply_status::<BuildConcurrencyPolicy>(&context.client, &namespace, &policy.name_any(), &status).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_changes_are_one_round_or_two() {
+        let (seen, made) = (Cell::new(0), Cell::new(0));
+        let (told, mut last) = tokio::sync::mpsc::unbounded_channel();
+        let changes = stream::iter([(); 50]).inspect(|()| seen.set(seen.get() + 1)).chain(stream::pending());
+        let changes = pin!(changes);
+        let round = || {
+            made.set(made.get() + 1);
+            if seen.get() == 50 {
+                told.send(()).unwrap();
+            }
+            future::ready(true)
+        };
+        tokio::select! {
+            () = rounds(changes, Duration::from_millis(200), round) => unreachable!("changes may come for ever"),
+            _ = last.recv() => {}
+        }
+        assert!(made.get() <= 2, "{} rounds", made.get());
+    }
 }
