@@ -32,7 +32,7 @@ pub struct Unlaunched {
     pub spec: Value,
     /// Why it shall stop before it has started, where it shall.
     pub cancel: Option<Reason>,
-    /// How often it has gone back to the queue.
+    /// How often it has gone back to the queue because its Job was refused.
     pub returns: u32,
 }
 
@@ -218,20 +218,7 @@ pub async fn followed(pool: &PgPool, build: Uuid) -> Result<Option<Followed>> {
 /// # Errors
 /// When the query fails.
 pub async fn followed_of(pool: &PgPool, ids: &[Uuid]) -> Result<HashMap<Uuid, Followed>> {
-    let rows = sqlx::query!(
-        "select b.id as \"id!\", b.status as \"status!\", b.resource_namespace as \"resource_namespace!\",
-                b.resource_name as \"resource_name!\", b.build_method as \"build_method!\",
-                b.pod_waiting_reason is not null as \"pod_waits!\",
-                c.container as \"container?\", c.last_timestamp as \"last_timestamp?\",
-                c.lines_at_timestamp as \"lines_at_timestamp?\", c.line_number as \"line_number?\",
-                c.finished as \"finished?\", c.bytes as \"bytes?\", c.capped as \"capped?\"
-         from builds b
-         left join build_log_cursors c on c.build_id = b.id
-         where b.id = any($1)",
-        ids
-    )
-    .fetch_all(pool)
-    .await?;
+    let rows = sqlx::query_file!("src/db/sql/followed.sql", ids).fetch_all(pool).await?;
     let mut attempts: HashMap<Uuid, Followed> = HashMap::new();
     for row in rows {
         let attempt = attempts.entry(row.id).or_insert(Followed {
@@ -304,13 +291,7 @@ pub async fn ending(pool: &PgPool, build: Uuid, tail_lines: i64) -> Result<Optio
 /// # Errors
 /// When the query fails.
 pub async fn launched(pool: &PgPool, seconds: f64) -> Result<Vec<Uuid>> {
-    Ok(sqlx::query_scalar!(
-        "select id from builds
-         where status = 'in_progress' and job_created_at < now() - make_interval(secs => $1)",
-        seconds
-    )
-    .fetch_all(pool)
-    .await?)
+    Ok(sqlx::query_file_scalar!("src/db/sql/launched.sql", seconds).fetch_all(pool).await?)
 }
 
 fn wait_reason(text: &str) -> Reason {

@@ -51,28 +51,8 @@ pub async fn between(
     until: i64,
     bytes: i64,
 ) -> Result<Vec<(i64, Timestamp, String)>> {
-    let rows = sqlx::query!(
-        "-- Stored lines, to be read again.
-         select line_number, logged_at, log_content
-         from (
-             select *, sum(octet_length(log_content)) over (order by line_number) - octet_length(log_content) as before
-             from (
-                 select line_number, logged_at, log_content from build_logs
-                 where build_id = $1 and line_number > $2 and line_number <= $3
-                 order by line_number
-                 limit $5
-             ) next
-         ) page
-         where before < $4
-         order by line_number",
-        build,
-        after,
-        until,
-        bytes,
-        PAGE_LINES
-    )
-    .fetch_all(pool)
-    .await?;
+    let rows =
+        sqlx::query_file!("src/db/sql/log_lines.sql", build, after, until, bytes, PAGE_LINES).fetch_all(pool).await?;
     Ok(rows.into_iter().map(|row| (row.line_number, row.logged_at.to_jiff(), row.log_content)).collect())
 }
 
@@ -102,15 +82,8 @@ pub async fn append(
         }
         copy.finish().await?;
     }
-    let moved = sqlx::query!(
-        "insert into build_log_cursors as stored (build_id, container, last_timestamp, lines_at_timestamp, line_number,
-             finished, bytes, capped)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)
-         on conflict on constraint build_log_cursors_pkey do update
-         set last_timestamp = excluded.last_timestamp, lines_at_timestamp = excluded.lines_at_timestamp,
-             line_number = excluded.line_number, finished = excluded.finished, bytes = excluded.bytes,
-             capped = excluded.capped
-         where not stored.finished and stored.line_number <= excluded.line_number",
+    let moved = sqlx::query_file!(
+        "src/db/sql/log_cursor.sql",
         build,
         cursor.container,
         cursor.last_timestamp.map(ToSqlx::to_sqlx) as Option<jiff_sqlx::Timestamp>,
@@ -158,26 +131,7 @@ pub struct Page {
 /// # Errors
 /// When the query fails or a row holds what this version does not know.
 pub async fn read(pool: &PgPool, build: Uuid, after: i64, bytes: i64) -> Result<Option<Page>> {
-    let rows = sqlx::query!(
-        "select b.status, l.line_number as \"line_number?\", l.log_content as \"log_content?\",
-             l.log_level as \"log_level?\", l.logged_at as \"logged_at?\"
-         from builds b
-         left join (
-             select *, sum(octet_length(log_content)) over (order by line_number) - octet_length(log_content) as before
-             from (
-                 select line_number, log_content, log_level, logged_at from build_logs
-                 where build_id = $1 and line_number > $2 order by line_number limit $4
-             ) next
-         ) l on l.before < $3
-         where b.id = $1
-         order by l.line_number",
-        build,
-        after,
-        bytes,
-        PAGE_LINES
-    )
-    .fetch_all(pool)
-    .await?;
+    let rows = sqlx::query_file!("src/db/sql/log_page.sql", build, after, bytes, PAGE_LINES).fetch_all(pool).await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let status = super::builds::status(&first.status)?;
     let lines = rows.into_iter().filter_map(|row| {
@@ -196,13 +150,8 @@ pub async fn read(pool: &PgPool, build: Uuid, after: i64, bytes: i64) -> Result<
 /// # Errors
 /// When the query fails.
 pub async fn last_line(pool: &PgPool, build: Uuid) -> Result<i64> {
-    Ok(sqlx::query_scalar!(
-        "select line_number from build_logs where build_id = $1 order by line_number desc limit 1",
-        build
-    )
-    .fetch_optional(pool)
-    .await?
-    .unwrap_or(0))
+    let last = sqlx::query_file_scalar!("src/db/sql/last_line.sql", build).fetch_optional(pool).await?;
+    Ok(last.unwrap_or(0))
 }
 
 /// Number of the first line that was printed at `since` or later; `None` where there is none yet:

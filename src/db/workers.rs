@@ -124,18 +124,7 @@ pub async fn beat(pool: &PgPool, built_in_builds: i32) -> Result<()> {
 /// # Errors
 /// When the statement fails.
 pub async fn count_running(conn: &mut PgConnection) -> Result<()> {
-    sqlx::query!(
-        "update build_workers w
-         set current_builds_count = c.running,
-             status = case when w.status in ('healthy', 'busy')
-                      then case when c.running >= w.concurrent_builds_limit then 'busy' else 'healthy' end
-                      else w.status end
-         from (select w.id, (select count(*) from builds b where b.worker_id = w.id and b.status = 'in_progress')::int as running
-               from build_workers w) c
-         where c.id = w.id and w.current_builds_count <> c.running"
-    )
-    .execute(conn)
-    .await?;
+    sqlx::query_file!("src/db/sql/count_running.sql").execute(conn).await?;
     Ok(())
 }
 

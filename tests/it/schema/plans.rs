@@ -15,16 +15,20 @@ macro_rules! statements {
     };
 }
 
-const STATEMENTS: [(&str, &str); 29] = statements! {
+const STATEMENTS: [(&str, &str); 40] = statements! {
     // The queue and its claims.
-    "places", "heads", "overdue", "transition", "waiting", "queue_place",
+    "places", "groups", "heads", "count_running", "overdue", "transition", "waiting", "queue_place",
     // Launching, following, ending.
-    "unlaunched", "stopping", "stop_asked", "ending", "finish", "next_attempt", "unstarted", "expired",
+    "unlaunched", "launched", "followed", "stopping", "stop_asked", "ending", "finish", "next_attempt", "unstarted", "expired",
     // What Builds say.
     "newest", "claim_origin",
     // Reading.
     "listed", "listed_by_status", "listed_by_project", "listed_by_project_and_status", "listed_by_name", "described",
-    "steps_page", "first_line_since",
+    "steps_page", "first_line_since", "log_page", "log_lines",
+    // Logs as they are stored.
+    "last_line", "log_cursor",
+    // Deliveries and notifications.
+    "due_deliveries", "notifications", "superseded",
     // Days, workers.
     "rollup", "rollup_stale", "worker_heartbeat", "steps", "first_rows",
 };
@@ -120,6 +124,8 @@ async fn every_statement_is_served_by_the_indexes_that_were_made_for_it(pool: Pg
             "build_status_history",
             "build_steps",
             "build_logs",
+            "build_log_cursors",
+            "webhook_deliveries",
             "image_layers",
         ] {
             let whole = format!("Seq Scan of {table}");

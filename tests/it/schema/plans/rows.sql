@@ -94,11 +94,25 @@ select md5(id::text || n)::uuid, id, n, repeat('=', 60), 'INFO', now()
 from builds, generate_series(1, 30) n where build_number > 10000 and status <> 'queued';
 insert into build_performance_daily (id, tenant_id, date, total_builds, successful, buildx_count)
 select md5(id::text || n)::uuid, id, (now() at time zone 'UTC')::date - n, 1, 1, 1 from tenants, generate_series(0, 99) n;
-insert into webhook_configs (id, tenant_id, project_id, webhook_name)
-select md5('hook ' || t)::uuid, md5('tenant ' || t)::uuid, md5('project ' || t || ' 0')::uuid, 'hook' from generate_series(0, 29) t;
-insert into webhook_deliveries (id, tenant_id, webhook_config_id, direction, delivery_id, event_type, payload, build_name)
-select md5('delivery ' || n)::uuid, md5('tenant ' || n % 30)::uuid, md5('hook ' || n % 30)::uuid, 'inbound', n, 'push', '{}', 'hook-' || n
+insert into build_log_cursors (build_id, container, line_number, finished)
+select id, container, 30, status <> 'in_progress' from builds, unnest(array['prepare', 'build']) container where status <> 'queued';
+insert into webhook_configs (id, tenant_id, project_id, webhook_name, spec)
+select md5('hook ' || t)::uuid, md5('tenant ' || t)::uuid, md5('project ' || t || ' 0')::uuid, 'hook',
+       jsonb_build_object('supersede', t % 3 = 0)
+from generate_series(0, 29) t;
+-- A hundred pushes a webhook, of which the last are still to make their Builds, and five notifications of each of their
+-- Builds, of which the last are still to be sent.
+insert into webhook_deliveries (id, tenant_id, webhook_config_id, direction, delivery_id, event_type, payload, build_name, build_id, event, next_retry_at)
+select pg_temp.at(n), md5('tenant ' || n % 30)::uuid, md5('hook ' || n % 30)::uuid, 'inbound', n, 'push', '{}', 'hook-' || n,
+       case when n <= 2990 then pg_temp.at(n + 9000) end,
+       jsonb_build_object('branch', 'branch-' || n % 7, 'commit', md5(n::text)),
+       case when n > 2990 then now() end
 from generate_series(1, 3000) n;
+insert into webhook_deliveries (id, tenant_id, webhook_config_id, direction, delivery_id, event_type, payload, build_id, next_retry_at)
+select md5('notification ' || n || ' ' || i)::uuid, md5('tenant ' || n % 30)::uuid, md5('hook ' || n % 30)::uuid, 'outbound',
+       n || ' ' || i, case when i % 2 = 0 then 'commit_status' else 'build.succeeded' end,
+       jsonb_build_object('commit', md5(n::text), 'at', now()), pg_temp.at(n + 9000), case when n > 2980 then now() end
+from generate_series(1, 2990) n, generate_series(1, 5) i;
 insert into build_schedules (id, tenant_id, project_id, schedule_name, cron_expression, build_method, build_config_preset)
 select md5('nightly ' || t)::uuid, md5('tenant ' || t)::uuid, md5('project ' || t || ' 0')::uuid, 'nightly', '0 2 * * *', 'buildx', '{}'
 from generate_series(0, 29) t;
