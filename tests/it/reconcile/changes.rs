@@ -52,14 +52,20 @@ async fn two_operators_that_see_the_same_change_make_one_run_of_it(pool: PgPool)
     let second = first.another();
     first.applied(&target(1, "press")).await;
     first.server.holds(BUILD, Some(target(2, "barrel")));
-    second.seen_late(&target(2, "barrel"), async { drop(first.seen(&target(2, "barrel")).await) }).await;
+    let meanwhile = async {
+        first.seen(&target(2, "barrel")).await;
+    };
+    Box::pin(second.seen_late(&target(2, "barrel"), meanwhile)).await;
     assert_eq!(first.runs().await, [["cancelled", "press", "Superseded"], ["queued", "barrel", ""]]);
     assert_eq!(first.server.status(BUILD)["run"], 2);
 
     // The same where the run before is not to be ended at once.
     claimed(&pool).await;
     first.server.holds(BUILD, Some(target(3, "bottle")));
-    second.seen_late(&target(3, "bottle"), async { drop(first.seen(&target(3, "bottle")).await) }).await;
+    let meanwhile = async {
+        first.seen(&target(3, "bottle")).await;
+    };
+    Box::pin(second.seen_late(&target(3, "bottle"), meanwhile)).await;
     let runs = first.runs().await;
     assert_eq!(runs[1..], [["in_progress", "barrel", "Superseded"], ["queued", "bottle", ""]]);
     let numbers: Vec<i32> =
@@ -78,7 +84,7 @@ async fn an_operator_whose_look_at_the_rows_is_old_makes_no_run_and_stops_none(p
         first.seen(&target(2, "barrel")).await;
         first.applied(&target(3, "bottle")).await;
     };
-    stale.seen_late(&target(2, "barrel"), meanwhile).await;
+    Box::pin(stale.seen_late(&target(2, "barrel"), meanwhile)).await;
     let runs = [["cancelled", "press", "Superseded"], ["cancelled", "barrel", "Superseded"], ["queued", "bottle", ""]];
     assert_eq!(first.runs().await, runs);
     assert_eq!(stale.server.status(BUILD)["run"], 3, "it tells of the newest all the same");
