@@ -2,6 +2,7 @@
 
 pub mod crds;
 pub mod git_credential;
+pub mod git_ssh;
 pub mod heads;
 pub mod inspect;
 pub mod logs;
@@ -57,6 +58,9 @@ enum Command {
     /// Inside a build's Pod: tell git a password
     #[command(hide = true)]
     GitCredential(git_credential::Arguments),
+    /// Inside a build's Pod: ssh for git, to one server
+    #[command(hide = true)]
+    GitSsh(git_ssh::Arguments),
     /// Inside a build's Pod: confirm in the registry what was pushed, and describe it
     Inspect(inspect::Arguments),
 }
@@ -77,6 +81,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Prepare(arguments) => return Ok(prepare::run(arguments).await),
         Command::Heads(arguments) => return Ok(heads::run(arguments).await),
         Command::GitCredential(arguments) => git_credential::run(&arguments)?,
+        Command::GitSsh(arguments) => return Ok(git_ssh::run(&arguments)),
         Command::Inspect(arguments) => return inspect::run(arguments).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use image_factory_core::report::PodFailure;
 
-pub use git::{Credentials, Wanted, answer, check_git, fetch_git, list_heads};
+pub use git::{Credentials, Wanted, answer, check_git, fetch_git, list_heads, ssh_arguments};
 pub use inline::{MAX_INLINE_BYTES, check_inline, decode_inline, encode_inline, write_inline};
 pub use packer::{Template, check_template};
 pub use paths::{CheckedPaths, check_paths};

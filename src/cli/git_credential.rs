@@ -1,7 +1,7 @@
 //! `image-factory git-credential`: what git runs in a build's Pod when a server asks for a password. Only the question
 //! `get` is answered, and only for the server that the password is for.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use image_factory_core::git::Origin;
@@ -24,15 +24,16 @@ pub struct Arguments {
 }
 
 /// # Errors
-/// When the question can't be read.
+/// When the question can't be read, or nobody takes the answer.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.operation != "get" {
         return Ok(());
     }
-    let mut question = String::new();
-    io::stdin().take(MAX_QUESTION_BYTES).read_to_string(&mut question)?;
+    let mut question = Vec::new();
+    io::stdin().take(MAX_QUESTION_BYTES).read_to_end(&mut question)?;
+    let question = String::from_utf8_lossy(&question);
     if let Some(answer) = source::answer(&arguments.origin, &arguments.folder, &question) {
-        print!("{answer}");
+        io::stdout().write_all(&answer)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Jobs as their methods make them: which flag, which mount and which bound each input becomes.
 
-use image_factory_core::{labels::WORKER, pod::BUILD_CONTAINER};
+use image_factory_core::{labels::WORKER, method::Method, pod::BUILD_CONTAINER};
 use serde_json::{Value, json};
 
 use super::*;
@@ -378,6 +378,33 @@ fn a_secret_may_be_missing_for_the_kubelet_and_not_for_the_agent() {
             "--mask-file=/image-factory-secrets/npmrc",
         ]
     );
+}
+
+#[test]
+fn the_environment_reaches_the_builder_as_it_was_written_and_no_container_of_ours() {
+    for method in Method::ALL {
+        if unavailable(method, &settings().images).is_some() {
+            continue;
+        }
+        let job = job_of(method.as_str(), json!({"environment": {"FTP_PROXY": "the $(HOME) road", "EMPTY": ""}}));
+        for each in containers(&job) {
+            let given = ["FTP_PROXY", "EMPTY"].map(|name| env(&each, name));
+            let expected = match each.name.as_str() {
+                // Buildpacks get it through the lifecycle alone.
+                BUILD_CONTAINER if method == Method::Paketo => {
+                    assert!(
+                        command(&job).contains(&"--env=FTP_PROXY=the $$(HOME) road".to_owned()),
+                        "{:?}",
+                        command(&job)
+                    );
+                    [None, None]
+                }
+                BUILD_CONTAINER => [Some("the $$(HOME) road".to_owned()), Some(String::new())],
+                _ => [None, None],
+            };
+            assert_eq!(given, expected, "{method}: {}", each.name);
+        }
+    }
 }
 
 #[test]

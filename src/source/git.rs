@@ -5,12 +5,13 @@
 mod command;
 mod credentials;
 mod heads;
+mod ssh;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use image_factory_core::git::{
-    Chosen, Protocol, Trouble, Url, check_revision, choose, is_commit, patterns, references, trouble,
+    Chosen, Protocol, Trouble, Url, check_revision, choose, is_commit, object_format, patterns, references, trouble,
 };
 use image_factory_core::outcome::SOURCE_UNAVAILABLE;
 use image_factory_core::report::SourceFacts;
@@ -19,6 +20,7 @@ use super::SourceError;
 use command::{Command, Failure};
 pub use credentials::{Credentials, answer};
 pub use heads::list_heads;
+pub use ssh::arguments as ssh_arguments;
 
 /// A server that does not answer is asked again after these pauses.
 const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(6)];
@@ -87,11 +89,9 @@ pub fn fetch_git(folder: &Path, wanted: &Wanted) -> Result<SourceFacts, SourceEr
         None => Vec::new(),
     };
     let fetch = Fetch { wanted, url: &url, command: Command::new(folder, wanted, &url, hidden) };
-    fetch.local(&["init", "--quiet", "--template=", "--", "."])?;
-    // Submodules with a relative address are looked for beside it.
-    fetch.local(&["remote", "add", "--", "origin", url.as_str()])?;
     let (fetched, branch) = match wanted.revision.as_deref().filter(|revision| is_commit(revision)) {
         Some(commit) => {
+            fetch.begin(commit)?;
             fetch.commit(commit)?;
             (commit, None)
         }
@@ -113,16 +113,25 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
+    /// An empty repository, whose objects are named as the one with this id.
+    fn begin(&self, id: &str) -> Result<(), SourceError> {
+        let format = format!("--object-format={}", object_format(id));
+        self.local(&["init", "--quiet", "--template=", &format, "--", "."])?;
+        // Submodules with a relative address are looked for beside it.
+        self.local(&["remote", "add", "--", "origin", self.url.as_str()]).map(drop)
+    }
+
     /// The reference that the revision names; gives what of it is a branch or tag.
     fn reference(&self) -> Result<Option<String>, SourceError> {
         let revision = self.wanted.revision.as_deref();
         let names = patterns(revision);
-        let mut argv = vec!["ls-remote", "--symref", "--", "origin"];
+        let mut argv = vec!["ls-remote", "--symref", "--", self.url.as_str()];
         argv.extend(names.iter().map(String::as_str));
         let listing = self.remote(&argv)?;
-        let Some(Chosen { name, short }) = choose(revision, &references(&listing)) else {
+        let Some(Chosen { name, short, object }) = choose(revision, &references(&listing)) else {
             return Err(self.no_revision());
         };
+        self.begin(&object)?;
         // Kept under the names a clone would give them, for builds that ask git where they are.
         let refspec = match (name.strip_prefix("refs/heads/"), name.starts_with("refs/tags/")) {
             (Some(branch), _) => format!("+{name}:refs/remotes/origin/{branch}"),
@@ -254,7 +263,7 @@ impl Fetch<'_> {
             (Trouble::Denied, Some(secret)) if in_submodule => (
                 "SourceAuth",
                 format!(
-                    "{whose} did not take the credentials of Secret {secret:?}, which are for the host of {url} only"
+                    "{whose} does not open to the credentials of Secret {secret:?}, which are told to the scheme, host and port of {url} alone"
                 ),
             ),
             (Trouble::Denied, Some(secret)) => (

@@ -245,6 +245,25 @@ async fn the_environment_reaches_the_builder() {
 }
 
 #[tokio::test]
+async fn the_environment_reaches_kaniko() {
+    if cluster::kaniko_image().await.is_none() {
+        return eprintln!("without kaniko: the operator has no image of it");
+    }
+    tenant("kaniko-proxy", "baseline", async |tenant| {
+        // Nobody listens there: the base image is not reached, which says by which way it was tried.
+        let mut manifest = tenant.manifest("cider", "kaniko", "FROM BASE\nRUN true\n");
+        manifest["spec"]["environment"] =
+            json!({"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"});
+        tenant.apply(&manifest).await;
+        let build = tenant.finished("cider", 1).await;
+        assert_eq!(phase(&build), "Failed", "{:#}", status(&build));
+        let log = log(tenant, &build).await;
+        assert!(log.contains("proxyconnect") && log.contains("127.0.0.1:9"), "{log}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_environment_stays_out_of_instructions_and_out_of_the_image_by_every_method() {
     tenant("no-environment", "privileged", async |tenant| {
         let methods = methods().await;

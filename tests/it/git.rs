@@ -2,12 +2,16 @@
 //! Git's own backend.
 
 mod server;
+mod sha256;
+mod ssh;
+mod surroundings;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use image_factory_core::report::{PrepareReport, SourceFacts};
-use server::{PASSWORD, Repository, Server, USER};
+use server::{LATIN_PASSWORD, PASSWORD, Repository, Server, USER};
 
 /// A Pod's volume, and what `prepare` is told beside the address.
 struct Pod {
@@ -55,13 +59,26 @@ impl Pod {
     }
 
     fn secret(self, entries: &[(&str, &str)]) -> Self {
+        let entries: Vec<_> = entries.iter().map(|(key, value)| (*key, value.as_bytes())).collect();
+        self.secret_of_bytes(&entries)
+    }
+
+    fn secret_of_bytes(self, entries: &[(&str, &[u8])]) -> Self {
         for (key, value) in entries {
-            fs::write(self.folder.join("secret").join(key), value).expect("writes");
+            let path = self.folder.join("secret").join(key);
+            fs::write(&path, value).expect("writes");
+            // As ssh wants its key.
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("is made private");
         }
         self.flag("--git-secret=pantry")
     }
 
     async fn prepare(&self, url: &str) -> Prepared {
+        self.prepare_among(&[], url).await
+    }
+
+    /// Prepares as a process with these variables beside its own.
+    async fn prepare_among(&self, variables: &[(&str, &str)], url: &str) -> Prepared {
         let path = |name: &str| self.folder.join(name).display().to_string();
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_image-factory"))
             .arg("prepare")
@@ -71,6 +88,7 @@ impl Pod {
             .arg(format!("--report={}", path("report")))
             .arg(format!("--git-credentials={}", path("secret")))
             .args(&self.flags)
+            .envs(variables.iter().copied())
             .output()
             .await
             .expect("prepare runs");
@@ -230,6 +248,19 @@ async fn a_password_opens_the_repository_it_is_for_and_is_shown_to_nobody_else()
     let (reason, message) = prepared.failure();
     assert_eq!(reason, "SourceAuth");
     assert!(message.contains("name a Secret in spec.source.git.credentialsSecret"), "{message}");
+}
+
+#[tokio::test]
+async fn a_password_that_is_no_utf_8_reaches_the_server_byte_by_byte_and_no_log() {
+    let server = Server::start().await;
+    let repository = server.repository("private/latin/cellar.git");
+    let commit = repository.commit("first", &[]);
+    let secret = [("username", USER.as_bytes()), ("password", LATIN_PASSWORD)];
+    let prepared = Pod::new(&server, "latin").secret_of_bytes(&secret).prepare(&repository.url).await;
+    assert_eq!(prepared.facts().commit, commit);
+    let utf_8 = [("username", USER), ("password", "Süßmost")];
+    let prepared = Pod::new(&server, "utf-8").secret(&utf_8).prepare(&repository.url).await;
+    assert_eq!(prepared.failure().0, "SourceAuth");
 }
 
 #[tokio::test]

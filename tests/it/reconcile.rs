@@ -2,6 +2,7 @@
 //! knows and what is true may differ.
 
 pub mod api_server;
+mod changes;
 
 use std::sync::Arc;
 

@@ -3,12 +3,14 @@
 //! where a Build is first refused by them; here they are asked again where the text is used.
 
 mod refs;
+mod ssh;
 mod trouble;
 
 use std::fmt;
 use std::str::FromStr;
 
 pub use refs::{Chosen, Reference, choose, patterns, references};
+pub use ssh::{Call, call};
 pub use trouble::{Trouble, trouble};
 
 const MAX_URL_BYTES: usize = 2_048;
@@ -272,6 +274,11 @@ pub fn is_commit(revision: &str) -> bool {
         && revision.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
 }
 
+/// How a repository names its objects, by the id of one: as `git init --object-format` takes it.
+pub fn object_format(id: &str) -> &'static str {
+    if id.len() == 64 { "sha256" } else { "sha1" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,6 +391,7 @@ mod tests {
         let (sha1, sha256, longer) = ("0f".repeat(20), "0f".repeat(32), "r".repeat(256));
         assert!(check_revision(&sha1).is_ok() && check_revision(&sha256).is_ok());
         assert!(is_commit(&sha1) && is_commit(&sha256));
+        assert_eq!((object_format(&sha1), object_format(&sha256)), ("sha1", "sha256"));
         assert!(!is_commit(&"0F".repeat(20)) && !is_commit(&"0f".repeat(10)) && !is_commit(&"0g".repeat(20)));
         for text in [
             "",

@@ -71,6 +71,9 @@ fn asks_for_more(desired: &Desired, newest: &Newest) -> bool {
 }
 
 #[cfg(test)]
+mod goldens;
+
+#[cfg(test)]
 mod tests {
     use image_factory_core::status::Status;
 

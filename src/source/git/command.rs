@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use image_factory_core::git::{Protocol, Url};
 
-use super::{Wanted, credentials};
+use super::{Wanted, credentials, ssh};
 
 /// The end of what a command said, to understand its failure by.
 const KEPT_LINES: usize = 100;
@@ -42,16 +42,16 @@ impl From<io::Error> for Failure {
 pub struct Command {
     folder: PathBuf,
     environment: Vec<(String, String)>,
-    hidden: Arc<Vec<String>>,
+    hidden: Arc<Vec<Vec<u8>>>,
     deadline: Instant,
     max_bytes: u64,
 }
 
 impl Command {
-    pub fn new(folder: &Path, wanted: &Wanted, url: &Url, hidden: Vec<String>) -> Self {
+    pub fn new(folder: &Path, wanted: &Wanted, url: &Url, hidden: Vec<Vec<u8>>) -> Self {
         Self {
             folder: folder.to_owned(),
-            environment: environment(wanted, url),
+            environment: environment(folder, wanted, url),
             hidden: Arc::new(hidden),
             deadline: wanted.deadline,
             max_bytes: wanted.max_bytes,
@@ -165,12 +165,12 @@ fn keep(stream: impl Read + Send + 'static, captured: &Arc<Mutex<Vec<u8>>>) -> t
 }
 
 /// Lines end with a line feed or a carriage return, or where they become too long.
-fn each_line(mut stream: impl Read, mut take: impl FnMut(&str)) {
+fn each_line(mut stream: impl Read, mut take: impl FnMut(&[u8])) {
     let mut buffer = [0; 8 * 1024];
     let mut line: Vec<u8> = Vec::new();
     let mut flush = |line: &mut Vec<u8>| {
         if !line.is_empty() {
-            take(&String::from_utf8_lossy(line));
+            take(line);
             line.clear();
         }
     };
@@ -191,13 +191,11 @@ fn each_line(mut stream: impl Read, mut take: impl FnMut(&str)) {
 
 /// A line as it may be seen: without the passwords that are known, and without any that stands in an address (a
 /// submodule's, which is not ours to choose).
-fn shown(line: &str, hidden: &[String]) -> String {
-    let mut line = line.to_owned();
-    for secret in hidden {
-        line = line.replace(secret.as_str(), "***");
-    }
+fn shown(line: &[u8], hidden: &[Vec<u8>]) -> String {
+    let line = hidden.iter().fold(line.to_vec(), |line, secret| without(&line, secret));
+    let line = String::from_utf8_lossy(&line);
     let mut clean = String::new();
-    let mut rest = line.as_str();
+    let mut rest = &*line;
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         clean.push_str(before);
@@ -220,6 +218,21 @@ fn shown(line: &str, hidden: &[String]) -> String {
     clean
 }
 
+/// Each place where the secret stands, as `***`.
+fn without(line: &[u8], secret: &[u8]) -> Vec<u8> {
+    let (mut clean, mut rest) = (Vec::with_capacity(line.len()), line);
+    while let Some((first, after)) = rest.split_first() {
+        if let Some(after) = rest.strip_prefix(secret).filter(|_| !secret.is_empty()) {
+            clean.extend_from_slice(b"***");
+            rest = after;
+        } else {
+            clean.push(*first);
+            rest = after;
+        }
+    }
+    clean
+}
+
 /// Bytes of all files below a folder; links are not followed.
 fn size(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
@@ -233,7 +246,7 @@ fn size(folder: &Path) -> u64 {
         .sum()
 }
 
-fn environment(wanted: &Wanted, url: &Url) -> Vec<(String, String)> {
+fn environment(folder: &Path, wanted: &Wanted, url: &Url) -> Vec<(String, String)> {
     let allowed: Vec<Protocol> = Protocol::ALL
         .into_iter()
         .filter(|protocol| protocol.is_secure() || wanted.insecure_protocols.contains(protocol))
@@ -265,6 +278,8 @@ fn environment(wanted: &Wanted, url: &Url) -> Vec<(String, String)> {
     if let Some(authorities) = &wanted.authorities {
         config.push(("http.sslCAInfo".to_owned(), authorities.display().to_string()));
     }
+    // What lies around the folder is no repository of ours.
+    let ceiling = folder.parent().unwrap_or(folder).display().to_string();
     let names: Vec<&str> = allowed.iter().map(|protocol| protocol.as_str()).collect();
     let mut environment: Vec<(String, String)> = [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
@@ -274,10 +289,11 @@ fn environment(wanted: &Wanted, url: &Url) -> Vec<(String, String)> {
         ("GIT_CONFIG_NOSYSTEM", "1"),
         ("GIT_CONFIG_GLOBAL", "/dev/null"),
         ("GIT_ATTR_NOSYSTEM", "1"),
+        ("GIT_CEILING_DIRECTORIES", &ceiling),
         // The same as protocol.allow; it reaches every process that git starts.
         ("GIT_ALLOW_PROTOCOL", &names.join(":")),
         ("GIT_SSH_VARIANT", "ssh"),
-        ("GIT_SSH_COMMAND", &credentials::ssh_command(wanted, url)),
+        ("GIT_SSH_COMMAND", &ssh::command(wanted, url)),
         ("GIT_CONFIG_COUNT", &config.len().to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -290,31 +306,4 @@ fn environment(wanted: &Wanted, url: &Url) -> Vec<(String, String)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_password_is_ever_shown() {
-        let hidden = vec!["hunter22".to_owned()];
-        for (line, expected) in [
-            ("remote: your password hunter22 is weak", "remote: your password *** is weak"),
-            ("Cloning 'https://me:word@host/x.git'...", "Cloning 'https://***@host/x.git'..."),
-            ("From https://token@host:8443/a and http://b/c@d", "From https://***@host:8443/a and http://b/c@d"),
-            ("ssh://git@host/x, ssh://git:word@host/y", "ssh://git@host/x, ssh://***@host/y"),
-            ("fatal: a@b://", "fatal: a@b://"),
-            ("nothing to hide", "nothing to hide"),
-        ] {
-            assert_eq!(shown(line, &hidden), expected);
-        }
-    }
-
-    #[test]
-    fn lines_end_where_progress_would_overwrite_them_and_where_they_are_too_long() {
-        let mut lines = Vec::new();
-        each_line(&b"one\rtwo\r\n\nthree"[..], |line| lines.push(line.to_owned()));
-        assert_eq!(lines, ["one", "two", "three"]);
-        let mut lengths = Vec::new();
-        each_line(&vec![b'x'; 2 * MAX_LINE_BYTES + 1][..], |line| lengths.push(line.len()));
-        assert_eq!(lengths, [MAX_LINE_BYTES, MAX_LINE_BYTES, 1]);
-    }
-}
+mod tests;

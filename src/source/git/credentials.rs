@@ -1,6 +1,6 @@
 //! The Secret of a Git source, as `prepare` finds it: a folder with a file a key. User and password reach git through a
 //! credential helper, which is this program again and tells them to one scheme, host and port; a private key reaches ssh
-//! as a file, with the host keys it may be used for.
+//! as a file, for one host and port as well.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,8 +12,8 @@ use super::{super::SourceError, Wanted};
 
 const USERNAME: &str = "username";
 const PASSWORD: &str = "password";
-const PRIVATE_KEY: &str = "ssh-privatekey";
-const KNOWN_HOSTS: &str = "known_hosts";
+pub(super) const PRIVATE_KEY: &str = "ssh-privatekey";
+pub(super) const KNOWN_HOSTS: &str = "known_hosts";
 /// A Secret holds at most 1 MiB; a key or a list of hosts is far smaller.
 const MAX_BYTES: u64 = 1024 * 1024;
 /// Hiding a shorter one would blacken every line.
@@ -29,7 +29,7 @@ pub struct Credentials {
 impl Credentials {
     /// Whether the Secret has what this protocol needs; gives the values that must never be shown. It is mounted whether
     /// it exists or not, since the operator has no right to look.
-    pub(super) fn check(&self, protocol: Protocol) -> Result<Vec<String>, SourceError> {
+    pub(super) fn check(&self, protocol: Protocol) -> Result<Vec<Vec<u8>>, SourceError> {
         if protocol == Protocol::Ssh {
             self.read(PRIVATE_KEY, "")?;
             self.read(KNOWN_HOSTS, ": add the server's host keys, which ssh-keyscan prints")?;
@@ -40,7 +40,7 @@ impl Credentials {
         Ok(Some(password).filter(|password| password.len() >= MIN_HIDDEN_BYTES).into_iter().collect())
     }
 
-    fn read(&self, key: &str, remedy: &str) -> Result<String, SourceError> {
+    fn read(&self, key: &str, remedy: &str) -> Result<Vec<u8>, SourceError> {
         let missing = |problem: String| SourceError::git("SecretNotFound", problem);
         let named = format!("Secret {:?}, which spec.source.git.credentialsSecret names,", self.secret);
         let value = match value(&self.folder, key) {
@@ -54,23 +54,25 @@ impl Credentials {
         if value.is_empty() {
             return Err(missing(format!("{named} has nothing in its key {key:?}{remedy}")));
         }
-        if matches!(key, USERNAME | PASSWORD) && value.contains(['\n', '\r', '\0']) {
+        if matches!(key, USERNAME | PASSWORD) && value.iter().any(|byte| matches!(byte, b'\n' | b'\r' | 0)) {
             return Err(missing(format!("{named} has more than one line in its key {key:?}")));
         }
         Ok(value)
     }
 }
 
-/// The entry of a mounted Secret, without the line break that an editor left at its end.
-fn value(folder: &Path, key: &str) -> io::Result<Option<String>> {
+/// The entry of a mounted Secret, without the line break that an editor left at its end. It may be no UTF-8: a server
+/// takes a password byte by byte.
+fn value(folder: &Path, key: &str) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(folder.join(key)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text)?;
-    Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
+    let mut value = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut value)?;
+    while value.pop_if(|last| matches!(last, b'\n' | b'\r')).is_some() {}
+    Ok(Some(value))
 }
 
 /// The kubelet puts the links by which it renews a Secret, `..data` and the like, even where there is no Secret.
@@ -80,14 +82,14 @@ fn is_empty(folder: &Path) -> bool {
 }
 
 /// What a credential helper answers to git's question; nothing unless it is asked for `origin`.
-pub fn answer(origin: &Origin, folder: &Path, question: &str) -> Option<String> {
+pub fn answer(origin: &Origin, folder: &Path, question: &str) -> Option<Vec<u8>> {
     let asked = |name: &str| question.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     if Origin::asking(asked("protocol")?, asked("host")?).as_ref() != Some(origin) {
         return None;
     }
     let username = value(folder, USERNAME).ok()??;
     let password = value(folder, PASSWORD).ok()??;
-    Some(format!("username={username}\npassword={password}\n"))
+    Some([b"username=", &*username, b"\npassword=", &*password, b"\n"].concat())
 }
 
 /// The helper as git is configured with it; none for a protocol that knows no passwords.
@@ -100,26 +102,8 @@ pub(super) fn helper(wanted: &Wanted, url: &Url) -> Option<String> {
     })
 }
 
-/// ssh with nothing of its surroundings: one key, and only hosts that are known.
-pub(super) fn ssh_command(wanted: &Wanted, url: &Url) -> String {
-    let credentials = wanted.credentials.as_ref().filter(|_| url.protocol() == Protocol::Ssh);
-    let (identity, known_hosts) = match credentials {
-        Some(credentials) => (
-            format!(" -i {}", quoted(&credentials.folder.join(PRIVATE_KEY))),
-            quoted(&credentials.folder.join(KNOWN_HOSTS)),
-        ),
-        None => (String::new(), "/dev/null".to_owned()),
-    };
-    format!(
-        "ssh -F /dev/null{identity} -o IdentitiesOnly=yes -o IdentityAgent=none -o BatchMode=yes \
-         -o PreferredAuthentications=publickey -o StrictHostKeyChecking=yes -o UserKnownHostsFile={known_hosts} \
-         -o GlobalKnownHostsFile=/dev/null -o UpdateHostKeys=no -o ConnectTimeout=30 -o ServerAliveInterval=15 \
-         -o ServerAliveCountMax=4"
-    )
-}
-
 /// One word for the shell.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
@@ -161,10 +145,10 @@ mod tests {
     #[test]
     fn the_password_is_told_to_its_own_server_only() {
         let (_folder, credentials) = secret(&[("username", "builder\n"), ("password", "hunter22\r\n")]);
-        assert_eq!(credentials.check(Protocol::Https).expect("is complete"), ["hunter22"]);
+        assert_eq!(credentials.check(Protocol::Https).expect("is complete"), [b"hunter22"]);
         let origin: Origin = "https://git.example.com:443".parse().expect("an origin");
         let asked = |question: &str| answer(&origin, &credentials.folder, question);
-        let told = Some("username=builder\npassword=hunter22\n".to_owned());
+        let told = Some(b"username=builder\npassword=hunter22\n".to_vec());
         assert_eq!(asked("protocol=https\nhost=git.example.com\npath=shop/web.git\n"), told);
         for question in [
             "",

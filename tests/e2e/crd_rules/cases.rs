@@ -212,6 +212,7 @@ fn outputs_and_caches() -> Vec<Case> {
         build(json!({}), image("https://localhost:5000/web"), [IMAGE]),
         build(json!({}), image("--push.example.com/web"), [IMAGE]),
         build(image("docker.io/shop/web"), image("shop/web"), [HOST]),
+        build(json!({}), image(""), ["spec.output.image in body should be at least 1 chars long", IMAGE]),
         build(image(&longest), image(&format!("{longest}w")), ["Too long: may not be more than 255 bytes", UNCHECKED]),
         build(
             json!({"output": {"tags": ["latest", "_1.2-rc"]}}),

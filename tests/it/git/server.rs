@@ -1,5 +1,5 @@
 //! A Git server for one test: repositories in a folder of its own, given out by Git's own `http-backend`. What lies under
-//! `/private/` asks for a password, what lies under `/elsewhere/` is answered with a redirect to another port, where
+//! `/private/` asks for a password (below `/private/latin/` for one that is no UTF-8), what lies under `/elsewhere/` is answered with a redirect to another port, where
 //! nobody is let in and every credential that arrives is written down. Under `/old/` are the public ones as a server gives
 //! them out that knows only the first version of the protocol, where a commit can't be asked for by its id.
 
@@ -20,6 +20,8 @@ use tokio::net::TcpListener;
 
 pub const USER: &str = "gardener";
 pub const PASSWORD: &str = "quince-and-medlar";
+/// `Süßmost` in Latin-1.
+pub const LATIN_PASSWORD: &[u8] = b"S\xfc\xdfmost";
 
 pub struct Server {
     pub folder: PathBuf,
@@ -52,11 +54,17 @@ impl Server {
 
     /// A repository `public/…` or `private/…` with a work tree to commit in.
     pub fn repository(&self, path: &str) -> Repository {
+        self.repository_of("sha1", path)
+    }
+
+    /// The same, whose objects are named by this hash.
+    pub fn repository_of(&self, hash: &str, path: &str) -> Repository {
         let bare = self.folder.join(path);
         let tree = self.folder.join("trees").join(path);
         fs::create_dir_all(&tree).expect("makes the folder");
-        git(&self.folder, &["init", "-q", "--bare", "-b", "trunk", &bare.display().to_string()]);
-        git(&tree, &["init", "-q", "-b", "trunk", "."]);
+        let format = format!("--object-format={hash}");
+        git(&self.folder, &["init", "-q", "--bare", &format, "-b", "trunk", &bare.display().to_string()]);
+        git(&tree, &["init", "-q", &format, "-b", "trunk", "."]);
         git(&tree, &["remote", "add", "origin", &bare.display().to_string()]);
         Repository { tree, bare, url: format!("{}/{path}", self.url) }
     }
@@ -144,7 +152,8 @@ async fn serve(State(shared): State<Shared>, request: Request) -> Response {
     if path.starts_with("/broken/") {
         return answer(StatusCode::BAD_GATEWAY);
     }
-    let expected = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
+    let password = if path.starts_with("/private/latin/") { LATIN_PASSWORD } else { PASSWORD.as_bytes() };
+    let expected = base64::engine::general_purpose::STANDARD.encode([USER.as_bytes(), b":", password].concat());
     let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     if path.starts_with("/private/") && given != Some(&format!("Basic {expected}")) {
         return answer(StatusCode::UNAUTHORIZED);

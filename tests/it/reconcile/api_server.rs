@@ -20,6 +20,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::sync::oneshot;
 
 #[derive(Clone, Default)]
 pub struct ApiServer(Arc<Mutex<State>>);
@@ -29,17 +30,25 @@ struct State {
     objects: BTreeMap<String, Value>,
     refused: BTreeSet<String>,
     requests: Vec<String>,
+    gates: BTreeMap<String, oneshot::Receiver<()>>,
 }
 
 /// A client whose requests this answers, with a code and an object: by method, path and body.
 pub fn answered_by(answer: impl Fn(&str, &str, Value) -> (u16, Value) + Clone + Send + 'static) -> Client {
+    answered_later_by(move |method, path, body| std::future::ready(answer(&method, &path, body)))
+}
+
+fn answered_later_by<F>(answer: impl Fn(String, String, Value) -> F + Clone + Send + 'static) -> Client
+where
+    F: Future<Output = (u16, Value)> + Send,
+{
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let answer = answer.clone();
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await?.to_bytes();
             let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body)? };
-            let (code, answer) = answer(head.method.as_str(), head.uri.path(), body);
+            let (code, answer) = answer(head.method.to_string(), head.uri.path().to_owned(), body).await;
             let response = http::Response::builder().status(code);
             Ok::<_, tower::BoxError>(response.body(Body::from(serde_json::to_vec(&answer)?))?)
         }
@@ -50,7 +59,17 @@ pub fn answered_by(answer: impl Fn(&str, &str, Value) -> (u16, Value) + Clone + 
 impl ApiServer {
     pub fn client(&self) -> Client {
         let state = self.0.clone();
-        answered_by(move |method, path, body| state.lock().expect("whole").answer(method, path, body))
+        answered_later_by(move |method, path, body| {
+            let state = state.clone();
+            async move {
+                let gate = state.lock().expect("whole").gates.remove(&path);
+                if let Some(gate) = gate {
+                    // A gate that is dropped is open.
+                    let _ = gate.await;
+                }
+                state.lock().expect("whole").answer(&method, &path, body)
+            }
+        })
     }
 
     /// A context whose API server this is.
@@ -86,6 +105,19 @@ impl ApiServer {
 
     pub fn refuses(&self, path: &str) {
         self.0.lock().expect("whole").refused.insert(path.to_owned());
+    }
+
+    /// The next request for this path is answered once what this gives is used or dropped; those after it are not
+    /// held up.
+    pub fn holds_up(&self, path: &str) -> oneshot::Sender<()> {
+        let (open, gate) = oneshot::channel();
+        self.0.lock().expect("whole").gates.insert(path.to_owned(), gate);
+        open
+    }
+
+    /// Whether a request is held up there.
+    pub fn has_held_up(&self, path: &str) -> bool {
+        !self.0.lock().expect("whole").gates.contains_key(path)
     }
 
     pub fn accepts(&self, path: &str) {

@@ -15,6 +15,8 @@ pub struct Chosen {
     pub name: String,
     /// The branch or tag; none for another kind of reference.
     pub short: Option<String>,
+    /// What it stands for now: a commit, or the tag of one.
+    pub object: String,
 }
 
 const BRANCHES: &str = "refs/heads/";
@@ -50,17 +52,15 @@ pub fn references(listing: &str) -> Vec<Reference> {
 /// The reference that the revision means. The listing matches ends of names (`x/refs/heads/main` too), so each is
 /// compared whole.
 pub fn choose(revision: Option<&str>, references: &[Reference]) -> Option<Chosen> {
-    let named = |name: &str| references.iter().any(|reference| reference.name == name);
-    let name = match revision {
-        None | Some("HEAD") => references
-            .iter()
-            .map(|reference| &reference.name)
-            .find(|name| name.starts_with(BRANCHES) || *name == "HEAD")?
-            .clone(),
-        Some(revision) => patterns(Some(revision)).into_iter().find(|name| named(name))?,
+    let named = |name: &str| references.iter().find(|reference| reference.name == name);
+    let Reference { object, name } = match revision {
+        None | Some("HEAD") => {
+            references.iter().find(|reference| reference.name.starts_with(BRANCHES) || reference.name == "HEAD")?
+        }
+        Some(revision) => patterns(Some(revision)).iter().find_map(|name| named(name))?,
     };
     let short = [BRANCHES, TAGS].into_iter().find_map(|prefix| name.strip_prefix(prefix)).map(str::to_owned);
-    Some(Chosen { name, short })
+    Some(Chosen { name: name.clone(), short, object: object.clone() })
 }
 
 #[cfg(test)]
@@ -80,6 +80,9 @@ mod tests {
     fn a_name_is_a_branch_before_a_tag_and_always_the_whole_name() {
         let both = ["1\trefs/heads/x/refs/heads/one", "2\trefs/heads/one", "3\trefs/tags/one", "4\trefs/tags/one^{}"];
         assert_eq!(chosen(Some("one"), &both), some("refs/heads/one", Some("one")));
+        let object =
+            |listing: &[&str]| choose(Some("one"), &references(&listing.join("\n"))).map(|chosen| chosen.object);
+        assert_eq!((object(&both), object(&both[2..])), (Some("2".to_owned()), Some("3".to_owned())));
         assert_eq!(chosen(Some("one"), &both[2..]), some("refs/tags/one", Some("one")));
         assert_eq!(chosen(Some("one"), &both[..1]), None);
         assert_eq!(chosen(Some("refs/tags/one"), &both), some("refs/tags/one", Some("one")));

@@ -34,6 +34,8 @@ const MARKS: &[(Trouble, &[&str])] = &[
     (Trouble::UntrustedCertificate, &["certificate verification failed"]),
     (Trouble::UntrustedCertificate, &["certificate subject name", "does not match"]),
     (Trouble::UnreadableKey, &["load key "]),
+    // Said by ourselves, in place of ssh.
+    (Trouble::Denied, &["the credentials of this source are for", " alone, not for "]),
     (Trouble::Denied, &["permission denied (publickey"]),
     (Trouble::Denied, &["permission denied, please try again"]),
     (Trouble::Denied, &["authentication failed"]),
@@ -52,6 +54,10 @@ const MARKS: &[(Trouble, &[&str])] = &[
     (Trouble::NoRevision, &["couldn't find remote ref"]),
     (Trouble::NoRevision, &["not our ref"]),
     (Trouble::NoRevision, &["no such remote ref"]),
+    // Its ids are of another hash than the one that was asked for.
+    (Trouble::NoRevision, &["mismatched algorithms"]),
+    (Trouble::NoRevision, &["protocol error: expected sha/ref"]),
+    (Trouble::NoRevision, &["does not support this repository's object format"]),
     (Trouble::Unavailable, &["returned error: 5"]),
     (Trouble::Unavailable, &["returned error: 429"]),
     (Trouble::Unavailable, &["failed to connect"]),
@@ -130,6 +136,16 @@ mod tests {
             (&["fatal: https://host/x/info/refs not valid: is this a git repository?"], Trouble::NotFound),
             (&["fatal: couldn't find remote ref refs/heads/x"], Trouble::NoRevision),
             (&["fatal: remote error: upload-pack: not our ref 0f0f"], Trouble::NoRevision),
+            (&["fatal: mismatched algorithms: client sha256; server sha1"], Trouble::NoRevision),
+            (&["fatal: protocol error: expected sha/ref, got '0f0f 0f0f'"], Trouble::NoRevision),
+            (&["fatal: Server does not support this repository's object format"], Trouble::NoRevision),
+            (
+                &[
+                    "the credentials of this source are for ssh://host:22 alone, not for ssh://other:22",
+                    "fatal: Could not read from remote repository.",
+                ],
+                Trouble::Denied,
+            ),
             (&["error: Server does not allow request for unadvertised object 0f0f"], Trouble::OnlyReferences),
             (&["fatal: transport 'file' not allowed"], Trouble::ForbiddenProtocol),
             (
