@@ -25,8 +25,8 @@ const ENDS: [(&str, (&str, &str)); 6] = [
     ("team-a/greeting", ("Success", "Success")),
     ("team-a/greeting-from-git", ("Success", "Success")),
     ("team-b/greeting", ("Success", "Success")),
-    ("team-c/page", ("Success", "Success")),
     ("team-c/disk", ("Success", "Success")),
+    ("team-c/page", ("Success", "Success")),
 ];
 const WITHOUT_BUILDER: (&str, (&str, &str)) = ("team-c/page", ("Failed", "MethodNotAvailable"));
 
