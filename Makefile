@@ -30,7 +30,7 @@ generate: up ## write what is generated: crds/, the chart's copy, .sqlx
 check-generated: ## fail where what is generated differs from what is checked in
 	@scripts/check-generated.sh
 
-crash: up ## operators crashed, frozen and cut off while builds run (ten minutes; needs the cluster for itself)
+crash: up ## operators crashed, frozen and cut off while builds run (twenty minutes; needs the cluster for itself)
 	@. .local/env && cargo test --features failpoints --test crash
 
 bench: ## what the operator adds to a bare Job, as ratios in one run (a release build, no limits)
