@@ -2,9 +2,15 @@
 
 use std::{collections::BTreeMap, fs};
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::cluster;
+
+/// Patches of a status that are apart from a build's budget: one at each multiple of ten seconds, for how far it has come.
+pub fn step_patches(since: Timestamp, until: Timestamp) -> u32 {
+    u32::try_from(until.as_second() / 10 - since.as_second() / 10).expect("time goes on")
+}
 
 /// A user's finished requests in a namespace, as `verb resource[/subresource]` with their number.
 pub fn requests(user: &str, namespace: &str) -> BTreeMap<String, u32> {
