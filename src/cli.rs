@@ -2,6 +2,7 @@
 
 pub mod crds;
 pub mod git_credential;
+mod git_host;
 pub mod git_ssh;
 pub mod heads;
 pub mod inspect;

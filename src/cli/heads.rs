@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use image_factory_core::git::Protocol;
-use image_factory_core::pod::{GIT_CREDENTIALS, TERMINATION_LOG, VOLUME};
+use image_factory_core::pod::{TERMINATION_LOG, VOLUME};
 use image_factory_core::report::{PodFailure, PrepareReport};
 use image_factory_core::trigger::heads;
 
+use super::git_host::GitHost;
 use super::prepare;
-use crate::source::{self, Credentials, Wanted};
+use crate::source;
 
 /// Names and commits alone: git writes hardly anything.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -28,18 +28,8 @@ pub struct Arguments {
     /// A glob of the branches that count; without any, all
     #[arg(long = "branch")]
     pub branches: Vec<String>,
-    /// A protocol that is allowed beside https and ssh
-    #[arg(long = "git-insecure-protocol")]
-    pub git_insecure_protocols: Vec<Protocol>,
-    /// Certificate authorities in PEM that a server by https may be signed by, beside those of this system
-    #[arg(long, value_name = "PEM")]
-    pub git_authorities: Option<String>,
-    /// The Secret with the repository's credentials, where it has any
-    #[arg(long)]
-    pub git_secret: Option<String>,
-    /// Where that Secret is mounted
-    #[arg(long, default_value = GIT_CREDENTIALS)]
-    pub git_credentials: PathBuf,
+    #[command(flatten)]
+    pub git: GitHost,
     /// How long it may take
     #[arg(long, default_value_t = 60)]
     pub timeout_seconds: u64,
@@ -67,24 +57,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn look(arguments: &Arguments) -> Result<String, PodFailure> {
-    let helper = prepare::this_program()?;
-    let authorities =
-        arguments.git_authorities.as_deref().map(|pem| prepare::trusted(&arguments.volume, pem)).transpose()?;
-    let wanted = Wanted {
-        url: arguments.git_url.clone(),
-        revision: None,
-        depth: 0,
-        submodules: false,
-        insecure_protocols: arguments.git_insecure_protocols.clone(),
-        credentials: arguments
-            .git_secret
-            .clone()
-            .map(|secret| Credentials { secret, folder: arguments.git_credentials.clone() }),
-        authorities,
-        helper,
-        deadline: Instant::now() + Duration::from_secs(arguments.timeout_seconds),
-        max_bytes: MAX_BYTES,
-    };
+    let deadline = Instant::now() + Duration::from_secs(arguments.timeout_seconds);
+    let wanted = arguments.git.wanted(&arguments.git_url, &arguments.volume, deadline, MAX_BYTES)?;
     let listed = source::list_heads(&arguments.volume, &wanted).map_err(|error| PodFailure::from(&error))?;
     let chosen = heads::chosen(&listed, &arguments.branches)
         .map_err(|too_many| PodFailure::new("InvalidSpec", too_many.to_string()))?;

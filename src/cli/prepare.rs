@@ -8,22 +8,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use image_factory_core::git::Protocol;
 use image_factory_core::pod::{
-    AGENT_IN_IMAGE, BIN_FOLDER, CREDENTIALS, CREDENTIALS_FILE, GIT_CREDENTIALS, HANDED_CREDENTIALS, OUT_FOLDER,
-    PACKER_INIT_NAME, PACKER_PLAN_NAME, SOURCE_FOLDER, SPENT_NAME, TERMINATION_LOG, VOLUME,
+    AGENT_IN_IMAGE, BIN_FOLDER, CREDENTIALS, CREDENTIALS_FILE, HANDED_CREDENTIALS, OUT_FOLDER, PACKER_INIT_NAME,
+    PACKER_PLAN_NAME, SOURCE_FOLDER, SPENT_NAME, TERMINATION_LOG, VOLUME,
 };
 use image_factory_core::report::{PodFailure, PrepareReport, SourceFacts};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::git_host::{AUTHORITIES_NAME, GitHost};
 use crate::config::inline;
-use crate::source::{self, Credentials, Template, Wanted};
+use crate::source::{self, Template, Wanted};
 
 const AGENT_NAME: &str = "image-factory-agent";
 const MARKER_NAME: &str = "started";
-const AUTHORITIES_NAME: &str = "git-authorities.pem";
-/// The authorities that the operator's image trusts.
-const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// As a shell says of a process that SIGTERM ended.
 const TERMINATED: u8 = 143;
 /// Longer than a line of a commit's message needs to be.
@@ -78,18 +75,8 @@ pub struct Arguments {
     /// Fetch submodules too
     #[arg(long)]
     pub git_submodules: bool,
-    /// A protocol that is allowed beside https and ssh
-    #[arg(long = "git-insecure-protocol")]
-    pub git_insecure_protocols: Vec<Protocol>,
-    /// Certificate authorities in PEM that a server by https may be signed by, beside those of this system
-    #[arg(long, value_name = "PEM")]
-    pub git_authorities: Option<String>,
-    /// The Secret with the repository's credentials, where it has any
-    #[arg(long)]
-    pub git_secret: Option<String>,
-    /// Where that Secret is mounted
-    #[arg(long, default_value = GIT_CREDENTIALS)]
-    pub git_credentials: PathBuf,
+    #[command(flatten)]
+    pub git: GitHost,
     /// How large the source may become
     #[arg(long, default_value_t = 10 * 1024)]
     pub git_mebibytes: u64,
@@ -266,22 +253,13 @@ fn write_inline(chunks: Option<Vec<String>>, folder: &Path) -> Result<(), PodFai
 }
 
 fn fetch(arguments: &Arguments, url: &str, folder: &Path) -> Result<SourceFacts, PodFailure> {
-    let helper = this_program()?;
-    let authorities = arguments.git_authorities.as_deref().map(|pem| trusted(&arguments.volume, pem)).transpose()?;
+    let deadline = Instant::now() + Duration::from_secs(arguments.timeout_seconds);
+    let max_bytes = arguments.git_mebibytes.saturating_mul(1024 * 1024);
     let wanted = Wanted {
-        authorities,
-        url: url.to_owned(),
         revision: arguments.git_revision.clone(),
         depth: arguments.git_depth,
         submodules: arguments.git_submodules,
-        insecure_protocols: arguments.git_insecure_protocols.clone(),
-        credentials: arguments
-            .git_secret
-            .clone()
-            .map(|secret| Credentials { secret, folder: arguments.git_credentials.clone() }),
-        helper,
-        deadline: Instant::now() + Duration::from_secs(arguments.timeout_seconds),
-        max_bytes: arguments.git_mebibytes.saturating_mul(1024 * 1024),
+        ..arguments.git.wanted(url, &arguments.volume, deadline, max_bytes)?
     };
     let facts = source::fetch_git(folder, &wanted).map_err(|error| PodFailure::from(&error))?;
     let place = facts.branch.as_ref().map(|branch| format!(" of {branch}")).unwrap_or_default();
@@ -291,25 +269,7 @@ fn fetch(arguments: &Arguments, url: &str, folder: &Path) -> Result<SourceFacts,
     Ok(facts)
 }
 
-pub(super) fn this_program() -> Result<PathBuf, PodFailure> {
-    std::env::current_exe()
-        .map_err(|error| PodFailure::new("Internal", format!("failed to find this program: {error}")))
-}
-
-/// git takes one file, and it in place of the system's.
-pub(super) fn trusted(volume: &Path, pem: &str) -> Result<PathBuf, PodFailure> {
-    let path = volume.join(AUTHORITIES_NAME);
-    let system = match fs::read_to_string(SYSTEM_AUTHORITIES) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(failed("read", Path::new(SYSTEM_AUTHORITIES), &error));
-        }
-        read => read.unwrap_or_default(),
-    };
-    fs::write(&path, format!("{system}\n{pem}\n")).map_err(|error| failed("write", &path, &error))?;
-    Ok(path)
-}
-
-fn failed(action: &str, path: &Path, error: &io::Error) -> PodFailure {
+pub(super) fn failed(action: &str, path: &Path, error: &io::Error) -> PodFailure {
     PodFailure::new("Internal", format!("failed to {action} {}: {error}", path.display()))
 }
 
@@ -359,10 +319,12 @@ mod tests {
                 git_revision: None,
                 git_depth: 1,
                 git_submodules: false,
-                git_insecure_protocols: Vec::new(),
-                git_authorities: None,
-                git_secret: None,
-                git_credentials: folder.join("git"),
+                git: GitHost {
+                    insecure_protocols: Vec::new(),
+                    authorities: None,
+                    secret: None,
+                    credentials: folder.join("git"),
+                },
                 git_mebibytes: 1,
                 hand_over_credentials: false,
                 timeout_seconds: 60,
