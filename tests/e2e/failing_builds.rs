@@ -29,9 +29,26 @@ pub async fn failure(tenant: &Tenant, build: &Build) -> Value {
     failure
 }
 
-pub fn told(failure: &Value) -> (&str, &str, Option<i64>) {
+/// Reason, stage and exit code.
+pub type Told<'a> = (&'a str, &'a str, Option<i64>);
+
+pub fn told(failure: &Value) -> Told<'_> {
     let text = |field: &str| failure[field].as_str().unwrap_or_default();
     (text("reason"), text("stage"), failure["exitCode"].as_i64())
+}
+
+/// Applies all of these, and waits for each to fail as it says: what is `told`, and words of its message.
+pub async fn each_fails(tenant: &Tenant, cases: &[(Value, Told<'_>, &str)]) {
+    for (manifest, ..) in cases {
+        tenant.apply(manifest).await;
+    }
+    for (manifest, expected, words) in cases {
+        let name = manifest["metadata"]["name"].as_str().expect("a name");
+        let build = tenant.finished(name, 1).await;
+        let failure = failure(tenant, &build).await;
+        assert_eq!(told(&failure), *expected, "{name}: {failure:#}");
+        assert!(failure["message"].as_str().unwrap_or_default().contains(words), "{name}: {failure:#}");
+    }
 }
 
 #[tokio::test]

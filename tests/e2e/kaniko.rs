@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     cluster,
-    failing_builds::{failure, told},
+    failing_builds::{each_fails, told},
     registry::pushed,
     rows,
     tenant::{Tenant, phase, status, tenant},
@@ -126,16 +126,7 @@ async fn kanikos_failures_are_told_as_those_of_the_other_methods() {
             (push, ("PushFailed", "push", Some(1)), silent.as_str()),
             (slow, ("TimedOut", "build", None), "spec.timeout"),
         ];
-        for (manifest, ..) in &cases {
-            tenant.apply(manifest).await;
-        }
-        for (manifest, expected, words) in &cases {
-            let name = manifest["metadata"]["name"].as_str().expect("a name");
-            let build = tenant.finished(name, 1).await;
-            let failure = failure(tenant, &build).await;
-            assert_eq!(told(&failure), *expected, "{name}: {failure:#}");
-            assert!(failure["message"].as_str().unwrap_or_default().contains(words), "{name}: {failure:#}");
-        }
+        each_fails(tenant, &cases).await;
     })
     .await;
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     cluster,
-    failing_builds::{failure, told},
+    failing_builds::{each_fails, failure, told},
     registry::{private_digest, pushed},
     rows,
     tenant::{Tenant, condition, phase, status, tenant},
@@ -189,16 +189,7 @@ async fn failures_of_the_lifecycle_are_told_by_phase_and_buildpack() {
             (empty, ("InvalidSpec", "compile", None), "spec.buildpacks[0]"),
             (unwanted, ("DetectFailed", "build", Some(20)), "orchard/bottle@2.1.0 did not"),
         ];
-        for (manifest, ..) in &cases {
-            tenant.apply(manifest).await;
-        }
-        for (manifest, expected, words) in &cases {
-            let name = manifest["metadata"]["name"].as_str().expect("a name");
-            let build = tenant.finished(name, 1).await;
-            let failure = failure(tenant, &build).await;
-            assert_eq!(told(&failure), *expected, "{name}: {failure:#}");
-            assert!(failure["message"].as_str().unwrap_or_default().contains(words), "{name}: {failure:#}");
-        }
+        each_fails(tenant, &cases).await;
     })
     .await;
 }
