@@ -111,7 +111,7 @@ async fn queue(pool: &PgPool, tenants: &str, builds: i64) -> anyhow::Result<()> 
          made as (
              insert into builds (id, tenant_id, project_id, build_number, status, queued_at, resource_namespace,
                  resource_name, resource_uid, run, attempt, inputs_hash, observed_generation, build_method)
-             select gen_random_uuid(), t.id, t.id, (select coalesce(max(build_number), 0) from builds) + n, 'queued',
+             select (left(uuid_v7_floor(clock_timestamp())::text, 15) || substr(gen_random_uuid()::text, 16))::uuid, t.id, t.id, (select coalesce(max(build_number), 0) from builds) + n, 'queued',
                  now() + make_interval(secs => n * 1e-6), t.name, 'b', gen_random_uuid()::text, 1, 1, 'h', 1, 'container'
              from generate_series(1, $1) n join chosen t on t.place = n % t.many
              returning id),

@@ -165,6 +165,15 @@ async fn a_log_that_was_read_to_its_end_gets_no_more_lines(pool: PgPool) -> sqlx
 }
 
 #[sqlx::test(migrations = "./migrations")]
+async fn lines_are_those_of_a_build(pool: PgPool) -> sqlx::Result<()> {
+    let nobody = Uuid::nil();
+    let refused = append(&pool, nobody, &lines(&["one"]), &Recorded::default(), &cursor(1)).await;
+    assert!(refused.unwrap_err().to_string().contains("build_log_cursors_build_id_fkey"));
+    assert_eq!(stored(&pool, nobody).await?, [], "the lines go with the cursor");
+    Ok(())
+}
+
+#[sqlx::test(migrations = "./migrations")]
 async fn the_first_line_since_a_time_is_found_in_a_long_log_without_reading_it(pool: PgPool) -> sqlx::Result<()> {
     let id = queued(&pool, &attempt("green", "wall")).await;
     assert_eq!(first_line_since(&pool, id, Timestamp::UNIX_EPOCH).await.expect("no error"), None);

@@ -218,10 +218,12 @@ async fn every_reference_is_a_foreign_key(pool: PgPool) -> sqlx::Result<()> {
     .fetch_all(&pool)
     .await?;
     for (table, _, listing) in REFERENCE {
+        // Lines are stored with their cursor, which asks for the build once for all of them (decision 0012).
+        let holder = if *table == "build_logs" { "build_log_cursors" } else { table };
         for (column, _, target) in columns(listing) {
             if let Some(target) = target {
-                let wanted = (String::from(*table), column.to_owned(), target.to_owned());
-                assert!(found.contains(&wanted), "{table}.{column} refers to no {target}");
+                let wanted = (holder.to_owned(), column.to_owned(), target.to_owned());
+                assert!(found.contains(&wanted), "{holder}.{column} refers to no {target}");
             }
         }
     }
