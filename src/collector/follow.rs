@@ -178,7 +178,14 @@ async fn collect(
     let build_end = pod::end(&seen.borrow().pod, BUILD_CONTAINER);
     account(log, &ending, build_end.as_ref()).await?;
     let inspection = match &ending {
-        Ending::Inspect { inspect, .. } if inspect.exit_code == 0 => inspection(pods, name).await?,
+        Ending::Inspect { inspect, .. } if inspect.exit_code == 0 => {
+            // As in `drain`, of a kubelet that is silent.
+            let mut watched = seen.clone();
+            tokio::select! {
+                document = inspection(pods, name) => document?,
+                () = lost(&mut watched) => None,
+            }
+        }
         Ending::Inspect { .. } if !log.is_finished(INSPECT_CONTAINER) => {
             let unread = drain(log, pods, name, INSPECT_CONTAINER, seen).await?;
             log.conclude(INSPECT_CONTAINER, unread.map(warning)).await?;
@@ -259,7 +266,7 @@ async fn drain(
             Ok(()) => {}
             Err(error) => {
                 let refusal = refusal(error)?;
-                refusals += 1;
+                refusals += u32::from(over);
                 // What is lost with the Pod is told by `account`.
                 if gone {
                     return Ok(None);

@@ -88,9 +88,10 @@ pub fn ending(pod: &Pod) -> Option<Ending> {
 }
 
 /// When a Pod that shall go, and of which nobody says that it went, can't be running any more: its kubelet, cut off or
-/// not, ends it at its own deadline, and its agent at the run's timeout. `None` where it has ended, or may go on.
+/// not, ends it at its own deadline, and its agent at the run's timeout. Of one whose end is known nothing more can be
+/// read then. `None` where it may go on.
 pub fn lost_at(pod: &Pod) -> Option<Timestamp> {
-    let told_to_go = pod.metadata.deletion_timestamp.as_ref().filter(|_| ending(pod).is_none())?.0;
+    let told_to_go = pod.metadata.deletion_timestamp.as_ref()?.0;
     let spec = pod.spec.as_ref()?;
     let last = match pod.status.as_ref().and_then(|status| status.start_time.as_ref()) {
         // No kubelet has taken it.

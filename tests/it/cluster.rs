@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,10 +29,19 @@ use sqlx::PgPool;
 
 /// How long the list of all Pods takes: whoever does not wait for it acts before it is there.
 const LIST: Duration = Duration::from_millis(500);
+/// How long a deletion takes: others can be asked for meanwhile.
+const DELETION: Duration = Duration::from_millis(20);
 
 /// Answers by path; anything else is not found. Lists come in pages as they are asked for.
 #[derive(Clone, Default)]
-pub struct Cluster(Arc<Mutex<BTreeMap<String, Answer>>>, Arc<Mutex<BTreeMap<String, usize>>>);
+pub struct Cluster(Arc<Mutex<BTreeMap<String, Answer>>>, Arc<Mutex<BTreeMap<String, usize>>>, Arc<Deletions>);
+
+/// Deletions under way, and the most of them that ever were at once.
+#[derive(Default)]
+struct Deletions {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
 
 #[derive(Clone)]
 enum Answer {
@@ -45,6 +57,10 @@ impl Cluster {
         self.answers(path, Answer::Object(object.clone()));
     }
 
+    pub fn forget(&self, path: &str) {
+        self.0.lock().expect("no error").remove(path);
+    }
+
     /// Whether there is an object at this path: one that was deleted is gone.
     pub fn still_has(&self, path: &str) -> bool {
         self.0.lock().expect("no error").contains_key(path)
@@ -53,6 +69,11 @@ impl Cluster {
     /// The most objects that were ever asked for at once at this path.
     pub fn largest_page(&self, path: &str) -> usize {
         self.1.lock().expect("no error").get(path).copied().unwrap_or_default()
+    }
+
+    /// The most deletions that were ever under way at once.
+    pub fn most_deletions(&self) -> usize {
+        self.2.most.load(Ordering::Relaxed)
     }
 
     /// What the watch of Pods shows, and what a list of a namespace's shows. Their `prepare` has printed nothing.
@@ -71,8 +92,21 @@ impl Cluster {
 
     /// The same, whose first `breaks` readers lose the connection after all of it.
     pub fn has_breaking_log(&self, namespace: &str, pod: &str, container: &str, lines: &[&str], breaks: usize) {
+        let lines: Vec<(u8, &str)> = (0..).zip(lines.iter().copied()).collect();
+        self.has_breaking_log_at(namespace, pod, container, &lines, breaks);
+    }
+
+    /// The same, by a clock that stood at these seconds.
+    pub fn has_breaking_log_at(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        lines: &[(u8, &str)],
+        breaks: usize,
+    ) {
         let lines: Vec<String> =
-            (0..).zip(lines).map(|(n, line)| format!("2026-11-24T10:00:{n:02}Z {line}\n")).collect();
+            lines.iter().map(|(second, line)| format!("2026-11-24T10:00:{second:02}Z {line}\n")).collect();
         let text = lines.concat();
         self.answers(
             &format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}"),
@@ -136,6 +170,12 @@ async fn answer(State(cluster): State<Cluster>, method: Method, uri: Uri) -> Res
     }
     if uri.path() == "/api/v1/pods" {
         tokio::time::sleep(LIST).await;
+    }
+    if method == Method::DELETE {
+        let now = cluster.2.now.fetch_add(1, Ordering::Relaxed) + 1;
+        cluster.2.most.fetch_max(now, Ordering::Relaxed);
+        tokio::time::sleep(DELETION).await;
+        cluster.2.now.fetch_sub(1, Ordering::Relaxed);
     }
     let container = query.split('&').find(|pair| pair.starts_with("container="));
     let path = container.map_or_else(|| uri.path().to_owned(), |container| format!("{}?{container}", uri.path()));

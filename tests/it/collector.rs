@@ -248,13 +248,13 @@ async fn has_stored(pool: &PgPool, id: Uuid, lines: &[&str], printed: usize) {
     .expect("no error");
 }
 
-/// How often stored lines were read to have the steps again, as Postgres counts.
-async fn readings(pool: &PgPool) -> i64 {
+/// How often stored lines were read to have the steps again, and how many lines that were, as Postgres counts.
+async fn readings(pool: &PgPool) -> (i64, i64) {
     let options = pool.connect_options();
     let database = options.get_database().expect("a name").to_owned();
     let mut server = PgConnection::connect_with(&(*options).clone().database("postgres")).await.expect("connects");
-    sqlx::query_scalar(
-        "select coalesce(sum(s.calls), 0)::bigint from pg_stat_statements s join pg_database d on d.oid = s.dbid
+    sqlx::query_as(
+        "select coalesce(sum(s.calls), 0)::bigint, coalesce(sum(s.rows), 0)::bigint from pg_stat_statements s join pg_database d on d.oid = s.dbid
          where d.datname = $1 and s.query like '-- Stored lines, to be read again%'",
     )
     .bind(database)
@@ -275,13 +275,51 @@ async fn a_stream_that_breaks_costs_no_second_reading_of_what_is_stored(pool: Pg
 
     collect_until(&pool, &cluster, async || end(&pool, id).await).await;
     assert_eq!(log(&pool, id).await, lines);
-    assert_eq!(readings(&pool).await, 1);
+    assert_eq!(readings(&pool).await.0, 1);
     let output: Option<String> = sqlx::query_scalar("select stdout from build_steps where build_id = $1")
         .bind(id)
         .fetch_one(&pool)
         .await
         .expect("a step");
     assert_eq!(output.as_deref(), Some("one\ntwo\nthree"), "no line was read twice");
+}
+
+/// However long the lines are, what is held of them at once is a page.
+#[sqlx::test(migrations = "./migrations")]
+async fn a_long_log_is_read_again_in_pages_of_bytes(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    let long: Vec<String> = (1..=200).map(|number| format!("{number:03} {}", "x".repeat(14_996))).collect();
+    let lines: Vec<&str> = std::iter::once("STEP 1/1: RUN make").chain(long.iter().map(String::as_str)).collect();
+    has_stored(&pool, id, &lines, lines.len()).await;
+    let pod = pod_of("web", id, "web-pod", &built(3, 201));
+    cluster.has_pods(std::slice::from_ref(&pod), "green", std::slice::from_ref(&pod));
+
+    collect_until(&pool, &cluster, async || end(&pool, id).await).await;
+    // Of 15,000 bytes a line 17 make 256 KiB, and one that begins within them is still read.
+    let (pages, read) = readings(&pool).await;
+    assert_eq!((pages, read), (12, 201), "each line is read once");
+    let output: Option<String> = sqlx::query_scalar("select stdout from build_steps where build_id = $1")
+        .bind(id)
+        .fetch_one(&pool)
+        .await
+        .expect("a step");
+    assert!(output.is_some_and(|output| output.ends_with(&long[199])), "the last page was read, too");
+}
+
+/// What came after the clock went back stands before the cursor's time, and what came before it at or after that: the
+/// second reading passes over both.
+#[sqlx::test(migrations = "./migrations")]
+async fn a_clock_that_goes_back_doubles_no_line_when_the_log_is_taken_up_again(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    let pod = pod_of("web", id, "web-pod", &built(3, 5));
+    cluster.has_pods(std::slice::from_ref(&pod), "green", std::slice::from_ref(&pod));
+    let lines = [(30, "one"), (40, "two"), (10, "three"), (20, "four"), (40, "five")];
+    cluster.has_breaking_log_at("green", "web-pod", "build", &lines, 2);
+
+    collect_until(&pool, &cluster, async || end(&pool, id).await).await;
+    assert_eq!(log(&pool, id).await, ["one", "two", "three", "four", "five"]);
 }
 
 #[sqlx::test(migrations = "./migrations")]
@@ -387,6 +425,34 @@ async fn an_attempt_ends_with_its_node_though_its_pod_stays(pool: PgPool) {
     assert_eq!(reason, "NodeLost");
     let log = log(&pool, id).await;
     assert!(log.last().is_some_and(|line| line.contains("an unknown number of lines is lost")), "{log:?}");
+}
+
+/// The kubelet went silent after a container had ended, and before what it had printed could be read.
+#[sqlx::test(migrations = "./migrations")]
+async fn what_an_ended_container_printed_is_not_waited_for_when_its_node_is_lost(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    let mut inspected = pod_of("web", id, "web-pod", &built(0, 0));
+    inspected["status"]["containerStatuses"] = json!([ended("inspect", 0, "")]);
+    let failing = running(&pool, &cluster, "door").await;
+    let failed = pod_of("door", failing, "door-pod", &built(3, 2));
+    let pods = [inspected, failed].map(|mut pod| {
+        pod["metadata"]["deletionTimestamp"] = json!("2026-11-24T10:05:30Z");
+        pod["status"]["startTime"] = json!("2026-11-24T10:00:00Z");
+        pod["spec"] = json!({"containers": [], "activeDeadlineSeconds": 3_600, "terminationGracePeriodSeconds": 30});
+        pod
+    });
+    cluster.has_pods(&pods, "green", &pods);
+    cluster.has_log("green", "web-pod", "build", &[]);
+    cluster.has_endless_log("green", "web-pod", "inspect");
+    cluster.has_endless_log("green", "door-pod", "build");
+
+    let ends = async || end(&pool, id).await.zip(end(&pool, failing).await);
+    let (inspected, failed) = collect_until(&pool, &cluster, ends).await;
+    let sentence = "the inspection of the image could not be read: its output is gone";
+    assert_eq!((inspected.0.as_str(), inspected.2.as_str()), ("Internal", sentence));
+    assert_eq!((failed.0.as_str(), failed.1), ("BuildFailed", Some(3)));
+    assert_eq!(log(&pool, failing).await, ["2 lines of this log were lost on the node"]);
 }
 
 /// The Job controller is refused by a quota or a policy, and tries again and again.
