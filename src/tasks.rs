@@ -1,7 +1,7 @@
 //! Background tasks: each looks at the rows by timer (some are woken too), takes no input, and may run any
 //! number of times. A task that fails says so and runs again at its next turn.
 
-mod cleaner;
+pub mod cleaner;
 pub mod deliverer;
 pub mod heartbeat;
 pub mod history;

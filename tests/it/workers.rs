@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::attempts::{attempt, broken_histories, history, limits, queued, row};
 
-fn worker(name: &str) -> Declared {
+pub fn worker(name: &str) -> Declared {
     Declared {
         tenant: None,
         name: name.to_owned(),
