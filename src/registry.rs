@@ -86,8 +86,6 @@ pub struct Pushed {
     pub image: String,
     /// Further tags of the repository.
     pub tags: Vec<String>,
-    /// Where the builder wrote the digest.
-    pub digest: DigestSource,
     /// Platforms that were asked for; none where the builder's own is as good as any.
     pub platforms: Vec<String>,
     /// What it was built from, for a method that has one.
@@ -106,26 +104,29 @@ pub struct Dockerfile {
     pub build_args: BTreeMap<String, String>,
 }
 
-/// Pushes what Packer left behind, and inspects it. `pushed` names no digest: it is found out here.
-pub async fn push(leavings: &Leavings, pushed: Pushed) -> Result<Inspection, RegistryError> {
+/// Pushes what Packer left behind, and inspects it.
+pub async fn push(leavings: &Leavings, pushed: &Pushed) -> Result<Inspection, RegistryError> {
     let reference = tagged(&pushed.image)?;
-    let access = Access::new(&pushed)?;
+    let access = Access::new(pushed)?;
     let tags: Vec<&str> = reference.tag().into_iter().chain(pushed.tags.iter().map(String::as_str)).collect();
     let left = leavings::push(leavings, &access, &reference, &tags).await?;
-    let pushed = Pushed { digest: DigestSource::Known(left.digest), ..pushed };
-    let mut inspection = inspect(&pushed).await?;
+    let mut inspection = confirmed(pushed, left.digest).await?;
     for image in &mut inspection.images {
         image.base = Some(BaseFacts::Scratch);
     }
     Ok(Inspection { artifacts: left.artifacts, push_milliseconds: Some(left.milliseconds), ..inspection })
 }
 
-/// Confirms that what the builder says it pushed is in the registry, and describes it.
-pub async fn inspect(pushed: &Pushed) -> Result<Inspection, RegistryError> {
+/// Confirms that what the builder says it pushed is in the registry, and describes it. `written`: where it wrote the
+/// digest.
+pub async fn inspect(pushed: &Pushed, written: &DigestSource) -> Result<Inspection, RegistryError> {
+    confirmed(pushed, written.read()?).await
+}
+
+async fn confirmed(pushed: &Pushed, digest: String) -> Result<Inspection, RegistryError> {
     let image = &pushed.image;
     let reference = tagged(image)?;
     let tag = reference.tag().unwrap_or_default();
-    let digest = pushed.digest.read()?;
     let access = Access::new(pushed)?;
     let mut repository = access.repository(&reference)?;
 

@@ -94,14 +94,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn inspect(arguments: Arguments) -> Result<String, PodFailure> {
-    let (digest, plan) = match arguments.digest_from {
-        Origin::Reported(digest) => (digest, None),
-        Origin::Packer(plan) => (DigestSource::Known(String::new()), Some(read_plan(&plan)?)),
-    };
     let pushed = Pushed {
         image: arguments.image,
         tags: arguments.tags,
-        digest,
         platforms: arguments.platforms,
         dockerfile: arguments.dockerfile.map(|path| Dockerfile {
             path,
@@ -111,12 +106,13 @@ async fn inspect(arguments: Arguments) -> Result<String, PodFailure> {
         insecure_registries: arguments.insecure_registries,
         docker_config: arguments.docker_config,
     };
-    let inspection = match plan {
-        Some(Plan { manifests, .. }) => {
+    let inspection = match arguments.digest_from {
+        Origin::Reported(written) => registry::inspect(&pushed, &written).await,
+        Origin::Packer(plan) => {
+            let Plan { manifests, .. } = read_plan(&plan)?;
             let labels = arguments.labels.into_iter().collect();
-            registry::push(&Leavings { context: arguments.context, manifests, labels }, pushed).await
+            registry::push(&Leavings { context: arguments.context, manifests, labels }, &pushed).await
         }
-        None => registry::inspect(&pushed).await,
     };
     let inspection = inspection.map_err(|error| PodFailure::from(&error))?;
     inspection.encode().map_err(|error| PodFailure::new("Internal", error.to_string()))

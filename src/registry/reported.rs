@@ -20,8 +20,6 @@ pub enum DigestSource {
     Buildx(PathBuf),
     /// `lifecycle:PATH`: the document of the exporter's `-report`.
     Lifecycle(PathBuf),
-    /// What was pushed by this process itself.
-    Known(String),
 }
 
 impl FromStr for DigestSource {
@@ -40,7 +38,6 @@ impl FromStr for DigestSource {
 impl DigestSource {
     pub fn read(&self) -> Result<String, RegistryError> {
         let (path, digest) = match self {
-            Self::Known(digest) => return Ok(digest.clone()),
             Self::File(path) => (path, read(path)?.trim_ascii().to_owned()),
             Self::Buildx(path) => {
                 let document: serde_json::Value = serde_json::from_slice(&read(path)?).unwrap_or_default();

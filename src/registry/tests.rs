@@ -55,19 +55,22 @@ impl Pod {
 
     async fn inspect(&self, image: &str, digest: &str, insecure: bool) -> Result<Inspection, RegistryError> {
         use_ring();
-        let file = self.0.join("digest");
-        fs::write(&file, digest).expect("writes");
+        fs::write(self.0.join("digest"), digest).expect("writes");
         let registry = image.split('/').next().filter(|_| insecure).map(str::to_owned);
-        inspect(&Pushed {
+        self.confirms(&Pushed {
             image: image.to_owned(),
             tags: Vec::new(),
-            digest: DigestSource::File(file),
             platforms: Vec::new(),
             dockerfile: None,
             insecure_registries: registry.into_iter().collect(),
             docker_config: Some(self.0.clone()),
         })
         .await
+    }
+
+    /// By the digest that is written there.
+    async fn confirms(&self, pushed: &Pushed) -> Result<Inspection, RegistryError> {
+        inspect(pushed, &DigestSource::File(self.0.join("digest"))).await
     }
 }
 

@@ -50,7 +50,6 @@ impl RealRegistry {
         Pushed {
             image: self.image(tag),
             tags: Vec::new(),
-            digest: DigestSource::File(pod.0.join("digest")),
             platforms: Vec::new(),
             dockerfile: Some(Dockerfile {
                 path: pod.0.join("Dockerfile"),
@@ -76,20 +75,21 @@ async fn the_lowest_layers_are_the_bases_where_all_of_its_are_there() {
     let expected =
         BaseFacts::Image { repository: format!("{}/shop/web", registry.address), tag: Some("base".into()), layers: 2 };
     let pushed = registry.built(&pod, "1", &digest, FROM_BASE);
-    let found = inspect(&pushed).await.expect("is confirmed");
+    let found = pod.confirms(&pushed).await.expect("is confirmed");
     assert_eq!(found.images[0].base.as_ref(), Some(&expected));
 
     // Afterwards the tag stands for something else.
     let (moved, _) = registry.push_layers("base", "amd64", &[(GZIP, "one"), (GZIP, "2")]).await;
-    assert_eq!(inspect(&pushed).await.expect("is confirmed").images[0].base, None);
+    assert_eq!(pod.confirms(&pushed).await.expect("is confirmed").images[0].base, None);
 
     let by_digest = format!("FROM REGISTRY/shop/web@{moved}\n");
     let (digest, _) = registry.push_layers("2", "amd64", &[(GZIP, "one"), (GZIP, "2"), (GZIP, "3")]).await;
-    let found = inspect(&registry.built(&pod, "2", &digest, &by_digest)).await.expect("is confirmed");
+    let found = pod.confirms(&registry.built(&pod, "2", &digest, &by_digest)).await.expect("is confirmed");
     let expected = BaseFacts::Image { repository: format!("{}/shop/web", registry.address), tag: None, layers: 2 };
     assert_eq!(found.images[0].base.as_ref(), Some(&expected));
 
-    let found = inspect(&registry.built(&pod, "2", &digest, "FROM scratch\nCOPY a /\n")).await.expect("is confirmed");
+    let found =
+        pod.confirms(&registry.built(&pod, "2", &digest, "FROM scratch\nCOPY a /\n")).await.expect("is confirmed");
     assert_eq!(found.images[0].base, Some(BaseFacts::Scratch));
 }
 
@@ -112,7 +112,7 @@ async fn of_a_base_for_several_platforms_each_image_has_its_own() {
     }
     registry.push_manifest("base", INDEX_TYPE, &indexes[0]).await;
     let (digest, _) = registry.push_manifest("1", INDEX_TYPE, &indexes[1]).await;
-    let found = inspect(&registry.built(&pod, "1", &digest, FROM_BASE)).await.expect("is confirmed");
+    let found = pod.confirms(&registry.built(&pod, "1", &digest, FROM_BASE)).await.expect("is confirmed");
     let bases: Vec<_> = found.images.iter().map(|image| image.base.as_ref().map(BaseFacts::layers)).collect();
     assert_eq!(bases, [Some(1), Some(1)]);
     // "low" and "high" of each, once.
@@ -132,12 +132,12 @@ async fn a_base_that_can_not_be_read_is_not_known_and_fails_nothing() {
         "FROM $OPEN\n",
         "no Dockerfile",
     ] {
-        let found = inspect(&registry.built(&pod, "1", &digest, dockerfile)).await.expect("is confirmed");
+        let found = pod.confirms(&registry.built(&pod, "1", &digest, dockerfile)).await.expect("is confirmed");
         assert_eq!(found.images[0].base, None, "{dockerfile}");
     }
     let mut pushed = registry.built(&pod, "1", &digest, "");
     pushed.dockerfile.as_mut().expect("has one").path = pod.0.join("missing");
-    assert_eq!(inspect(&pushed).await.expect("is confirmed").images[0].base, None);
+    assert_eq!(pod.confirms(&pushed).await.expect("is confirmed").images[0].base, None);
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn layers_are_measured_as_they_are_unpacked() {
     let large = "the same words again ".repeat(50_000);
     let layers = [(GZIP, large.as_str()), (ZSTD, &large[1..]), (PLAIN, "plain"), (GZIP, large.as_str())];
     let (digest, _) = registry.push_layers("1", "amd64", &layers).await;
-    let found = inspect(&registry.built(&pod, "1", &digest, "FROM scratch\n")).await.expect("is confirmed");
+    let found = pod.confirms(&registry.built(&pod, "1", &digest, "FROM scratch\n")).await.expect("is confirmed");
     let sizes: Vec<_> = found.images[0].layers.iter().map(|layer| layer.uncompressed_size_bytes).collect();
     let size = large.len() as u64;
     assert_eq!(sizes, [Some(size), Some(size - 1), Some(5), Some(size)]);
@@ -156,7 +156,7 @@ async fn layers_are_measured_as_they_are_unpacked() {
 
     // Pushed as what it is not.
     let (digest, _) = registry.push_image("2", "amd64", None).await;
-    let found = inspect(&registry.built(&pod, "2", &digest, "FROM scratch\n")).await.expect("is confirmed");
+    let found = pod.confirms(&registry.built(&pod, "2", &digest, "FROM scratch\n")).await.expect("is confirmed");
     assert_eq!(found.uncompressed_size_bytes(), None);
 }
 
@@ -190,5 +190,5 @@ async fn a_further_tag_counts_where_it_stands_for_the_same_digest() {
     let (digest, _) = registry.push_image("1", "amd64", None).await;
     let mut pushed = registry.built(&pod, "1", &digest, "FROM scratch\n");
     pushed.tags = ["latest", "taken", "missing"].map(str::to_owned).to_vec();
-    assert_eq!(inspect(&pushed).await.expect("is confirmed").tags, ["latest"]);
+    assert_eq!(pod.confirms(&pushed).await.expect("is confirmed").tags, ["latest"]);
 }

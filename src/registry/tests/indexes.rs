@@ -70,8 +70,8 @@ async fn a_platform_that_was_asked_for_and_not_pushed_is_a_mismatch() {
         let platforms = platforms.iter().map(|platform| (*platform).to_owned()).collect();
         Pushed { platforms, dockerfile: None, ..registry.built(&pod, "1", &digest, "") }
     };
-    inspect(&asked(&["linux/arm64"])).await.expect("the same, spelt otherwise");
-    let refused = refusal(inspect(&asked(&["linux/amd64", "linux/arm64"])).await);
+    pod.confirms(&asked(&["linux/arm64"])).await.expect("the same, spelt otherwise");
+    let refused = refusal(pod.confirms(&asked(&["linux/amd64", "linux/arm64"])).await);
     let message = "spec.platforms asks for linux/amd64, and what was pushed is for linux/arm64/v8";
     assert_eq!(refused, ("DigestMismatch", message.to_owned()));
 }

@@ -38,13 +38,12 @@ async fn push(pod: &Pod, context: PathBuf, image: &str, tags: &[&str]) -> Result
     let pushed = Pushed {
         image: image.to_owned(),
         tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
-        digest: DigestSource::Known(String::new()),
         platforms: Vec::new(),
         dockerfile: None,
         insecure_registries: image.split('/').next().map(str::to_owned).into_iter().collect(),
         docker_config: Some(pod.0.clone()),
     };
-    super::super::push(&leavings, pushed).await
+    super::super::push(&leavings, &pushed).await
 }
 
 #[tokio::test]
