@@ -8,22 +8,25 @@ use uuid::Uuid;
 
 use super::Result;
 
-/// Deletes at most `limit` deliveries and tries that are older than these days, but for those of `origins`; gives how many.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn forget_deliveries(pool: &PgPool, days: NonZeroU16, origins: &[Uuid], limit: i64) -> Result<u64> {
-    let days = i32::from(days.get());
-    let done = sqlx::query_file!("src/db/sql/forget_deliveries.sql", days, origins, limit).execute(pool).await?;
-    Ok(done.rows_affected())
+/// Which rows.
+#[derive(Clone, Copy, Debug)]
+pub enum Old {
+    /// Deliveries, and the tries to send them.
+    Deliveries,
+    Slots,
 }
 
-/// The same with slots of schedules.
+/// Deletes at most `limit` rows that are older than these days, but for those of `origins`; gives how many.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn forget_slots(pool: &PgPool, days: NonZeroU16, origins: &[Uuid], limit: i64) -> Result<u64> {
+pub async fn forget(pool: &PgPool, old: Old, days: NonZeroU16, origins: &[Uuid], limit: i64) -> Result<u64> {
     let days = i32::from(days.get());
-    let done = sqlx::query_file!("src/db/sql/forget_slots.sql", days, origins, limit).execute(pool).await?;
+    let done = match old {
+        Old::Deliveries => {
+            sqlx::query_file!("src/db/sql/forget_deliveries.sql", days, origins, limit).execute(pool).await?
+        }
+        Old::Slots => sqlx::query_file!("src/db/sql/forget_slots.sql", days, origins, limit).execute(pool).await?,
+    };
     Ok(done.rows_affected())
 }

@@ -1,6 +1,6 @@
 //! Which rows of deliveries and slots go when they are old, and which stay whatever their age.
 
-use image_factory::db::old_rows::{forget_deliveries, forget_slots};
+use image_factory::db::old_rows::{Old, forget};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -52,8 +52,8 @@ async fn old_deliveries_go_and_what_is_not_over_stays(pool: PgPool) -> sqlx::Res
     row(11, 31, "the last, and old", "'inbound', 'no Build', null, null, null").await;
 
     let there = [id_of(&pool, "there").await];
-    assert_eq!(forget_deliveries(&pool, days(), &there, 1).await.expect("it works"), 1, "no more than asked for");
-    while forget_deliveries(&pool, days(), &there, 2).await.expect("it works") > 0 {}
+    assert_eq!(forget(&pool, Old::Deliveries, days(), &there, 1).await.expect("it works"), 1, "no more than asked for");
+    while forget(&pool, Old::Deliveries, days(), &there, 2).await.expect("it works") > 0 {}
     let kept = ["there", "due", "undecided", "unqueued", "to be sent", "young"];
     let mut found = left(&pool, "webhook_deliveries", "delivery_id").await;
     found.sort();
@@ -75,10 +75,10 @@ async fn the_newest_delivery_and_those_that_the_next_look_needs_stay(pool: PgPoo
     )
     .execute(&pool)
     .await?;
-    forget_deliveries(&pool, days(), &[], 10).await.expect("it works");
+    forget(&pool, Old::Deliveries, days(), &[], 10).await.expect("it works");
     assert_eq!(left(&pool, "webhook_deliveries", "delivery_id").await, ["since", "newest"]);
     sqlx::raw_sql("delete from webhook_polls").execute(&pool).await?;
-    forget_deliveries(&pool, days(), &[], 10).await.expect("it works");
+    forget(&pool, Old::Deliveries, days(), &[], 10).await.expect("it works");
     assert_eq!(left(&pool, "webhook_deliveries", "delivery_id").await, ["newest"]);
     Ok(())
 }
@@ -104,8 +104,8 @@ async fn old_slots_go_and_what_is_not_over_stays(pool: PgPool) -> sqlx::Result<(
     .execute(&pool)
     .await?;
     let there = sqlx::query_scalar("select id from schedule_slots where build_name = 'there'").fetch_one(&pool).await?;
-    assert_eq!(forget_slots(&pool, days(), &[there], 1).await.expect("it works"), 1, "no more than asked for");
-    while forget_slots(&pool, days(), &[there], 10).await.expect("it works") > 0 {}
+    assert_eq!(forget(&pool, Old::Slots, days(), &[there], 1).await.expect("it works"), 1, "no more than asked for");
+    while forget(&pool, Old::Slots, days(), &[there], 10).await.expect("it works") > 0 {}
     assert_eq!(left(&pool, "schedule_slots", "build_name").await, ["there", "unqueued", "pending", "young"]);
     Ok(())
 }
