@@ -207,12 +207,24 @@ fn unreported(container: &str, end: &ContainerEnd) -> Outcome {
     if end.reason == OOM_KILLED {
         return Outcome::failed(Reason::OutOfMemory, code, format!("{container} ran out of memory"));
     }
+    without_report(Reason::Internal, container, end)
+}
+
+/// Of a container that left no report: where the runtime could not start it, the message is the runtime's.
+fn without_report(reason: Reason, container: &str, end: &ContainerEnd) -> Outcome {
+    let said = end.message.trim();
+    if end.reason == START_ERROR && !said.is_empty() {
+        return Outcome::failed(reason, None, format!("{container} could not be started: {said}"));
+    }
     let message = format!("{container} {} and left no report", words::exit(end.exit_code));
-    Outcome::failed(Reason::Internal, code, message)
+    Outcome::failed(reason, Some(end.exit_code), message)
 }
 
 /// Kubernetes' reason for a container of which the kernel killed a process for its memory.
 const OOM_KILLED: &str = "OOMKilled";
+
+/// Its reason for a container that the runtime could not start.
+const START_ERROR: &str = "StartError";
 
 /// `prepare`'s word for a Git server that answers 5xx or not at all.
 pub const SOURCE_UNAVAILABLE: &str = "SourceUnavailable";

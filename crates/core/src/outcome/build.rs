@@ -2,12 +2,15 @@
 //! process in it, and what the builder makes of that is not the cause. Then what the agent did or could not do, and last
 //! the builder's own words, by which a push is told from a build.
 
-use super::{ContainerEnd, Evidence, OOM_KILLED, Outcome, lifecycle, words};
+use super::{ContainerEnd, Evidence, OOM_KILLED, Outcome, lifecycle, without_report, words};
 use crate::{
     method::Method,
     reason::{Reason, Stage},
     report::AgentReport,
 };
+
+/// How BuildKit ends its sentence about an instruction that failed.
+const INSTRUCTION_FAILED: &str = "did not complete successfully";
 
 pub fn failure(evidence: Evidence<'_>, end: &ContainerEnd) -> Outcome {
     let Evidence { method, tail, timeout, repository, .. } = evidence;
@@ -18,10 +21,7 @@ pub fn failure(evidence: Evidence<'_>, end: &ContainerEnd) -> Outcome {
     if end.reason == OOM_KILLED || killed {
         return Outcome::failed(Reason::OutOfMemory, code, out_of_memory(said));
     }
-    let Ok(report) = report else {
-        let message = format!("the build container {} and left no report", words::exit(end.exit_code));
-        return Outcome::failed(Reason::AgentLost, code, message);
-    };
+    let Ok(report) = report else { return without_report(Reason::AgentLost, "the build container", end) };
     if report.timed_out {
         let message = format!("the build was ended after its timeout of {}: see spec.timeout", words::span(timeout));
         return Outcome::failed(Reason::TimedOut, None, message);
@@ -67,7 +67,12 @@ fn is_push(method: Method, report: &AgentReport, said: Option<&str>) -> bool {
         Method::Kaniko => said.is_some_and(|text| {
             text.starts_with("error pushing image: ") || text.starts_with("error checking push permissions: ")
         }),
-        _ => said.is_some_and(|text| text.contains("failed to push")),
+        // What an instruction has said of a push stands in the sentence about it.
+        Method::Buildx => {
+            said.is_some_and(|text| text.contains("failed to push") && !text.contains(INSTRUCTION_FAILED))
+        }
+        // `inspect` pushes what it made, and of the lifecycle's push its phase tells.
+        Method::Packer | Method::Paketo => false,
     }
 }
 

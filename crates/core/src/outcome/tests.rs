@@ -83,6 +83,21 @@ fn what_kubernetes_says_outranks_the_report_and_a_missing_report_is_the_agents()
 }
 
 #[test]
+fn a_container_that_the_runtime_could_not_start_is_told_in_its_words() {
+    let said = "failed to create containerd task: exec: \"/image-factory/bin/image-factory-agent\": exec format error";
+    let end = || end(128, "StartError", said.to_owned());
+    for (ending, reason, container) in [
+        (Ending::Build(end()), "AgentLost", "the build container"),
+        (Ending::Prepare(end()), "Internal", "prepare"),
+        (Ending::Inspect { build: ContainerEnd::default(), inspect: end() }, "Internal", "inspect"),
+    ] {
+        let found = outcome(Method::Container, &ending, &[]);
+        assert_eq!((short(&found).1, found.exit_code), (reason, None));
+        assert_eq!(found.failure.unwrap().message, format!("{container} could not be started: {said}"));
+    }
+}
+
+#[test]
 fn a_push_that_fails_is_told_from_a_build_that_fails() {
     for (method, commands, line, reason) in [
         (
@@ -97,6 +112,17 @@ fn a_push_that_fails_is_told_from_a_build_that_fails() {
     ] {
         let outcome = outcome(method, &built(&agent(1, commands)), &[line]);
         assert_eq!(short(&outcome), (Status::Failed, reason, "push", Some(1)), "{line}");
+    }
+    // What an instruction says of a push is its own affair, and Packer pushes nothing.
+    for (method, line) in [
+        (
+            Method::Buildx,
+            "ERROR: failed to solve: process \"/bin/sh -c ship || (echo failed to push; false)\" did not complete successfully: exit code: 1",
+        ),
+        (Method::Packer, "Error: the script says that it failed to push"),
+    ] {
+        let outcome = outcome(method, &built(&agent(1, 1)), &[line]);
+        assert_eq!(short(&outcome), (Status::Failed, "BuildFailed", "build", Some(1)), "{line}");
     }
 }
 
