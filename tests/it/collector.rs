@@ -315,7 +315,7 @@ async fn a_clock_that_goes_back_doubles_no_line_when_the_log_is_taken_up_again(p
     let id = running(&pool, &cluster, "web").await;
     let pod = pod_of("web", id, "web-pod", &built(3, 5));
     cluster.has_pods(std::slice::from_ref(&pod), "green", std::slice::from_ref(&pod));
-    let lines = [(30, "one"), (40, "two"), (10, "three"), (20, "four"), (40, "five")];
+    let lines = [(30, "one"), (40, "two"), (10, "three"), (40, "four"), (20, "five")];
     cluster.has_breaking_log_at("green", "web-pod", "build", &lines, 2);
 
     collect_until(&pool, &cluster, async || end(&pool, id).await).await;
