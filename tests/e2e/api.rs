@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    cluster, rights, rows,
+    chart, cluster, rows,
     tenant::{Tenant, phase, tenant},
     watching,
 };
@@ -68,7 +68,7 @@ async fn a_line_is_there_within_a_second_and_none_is_lost_or_doubled_by_a_killed
         let mut log = Vec::new();
         let mut slowest = 0.0_f64;
         let mut killed = Vec::new();
-        let operators: Api<Pod> = Api::namespaced(tenant.client.clone(), rights::NAMESPACE);
+        let operators: Api<Pod> = Api::namespaced(tenant.client.clone(), chart::NAMESPACE);
         let selector = ListParams::default().labels("app.kubernetes.io/name=image-factory");
         while let Some(line) = timeout(watching::PATIENCE, lines.next_line()).await.expect("in time").expect("UTF-8") {
             let now = clock::now();
@@ -244,7 +244,7 @@ async fn builds_are_read_by_whoever_may_read_them_in_the_cluster_and_by_nobody_e
         let by_id = format!("/builds/{id}");
         assert_eq!(get(&by_id, Some(&reader)).await.1["name"], "web");
         assert_eq!(get(&by_id, Some(&stranger)).await.0, StatusCode::NOT_FOUND);
-        for elsewhere in ["default", rights::NAMESPACE] {
+        for elsewhere in ["default", chart::NAMESPACE] {
             let (status, body) = get(&format!("/namespaces/{elsewhere}/builds"), Some(&reader)).await;
             assert_eq!(status, StatusCode::FORBIDDEN, "{elsewhere}: {body}");
         }

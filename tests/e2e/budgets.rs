@@ -7,13 +7,13 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use tokio::sync::Mutex;
 
-use super::{audit, rights, tenant::tenant, watching};
+use super::{audit, chart, tenant::tenant, watching};
 
 const OPERATOR: &str = "system:serviceaccount:image-factory:image-factory";
 
 /// Who leads. Another test kills operators, and a build with two costs more than one with one.
 pub async fn leader(client: &Client) -> Option<String> {
-    let leases: Api<Lease> = Api::namespaced(client.clone(), rights::NAMESPACE);
+    let leases: Api<Lease> = Api::namespaced(client.clone(), chart::NAMESPACE);
     let lease = leases.get_opt("image-factory").await.expect("the lease can be read");
     lease.and_then(|lease| lease.spec).and_then(|spec| spec.holder_identity)
 }

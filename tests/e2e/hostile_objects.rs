@@ -18,7 +18,7 @@ use proptest::{
 use serde_json::{Value, json};
 
 use super::{
-    cluster, rights, rows,
+    chart, cluster, rows,
     tenant::{Tenant, condition, phase, status, tenant},
 };
 
@@ -205,7 +205,7 @@ async fn hostile_objects_that_may_run_end_each_with_an_image_or_a_reason_that_is
 
 /// How often a container of the operator's Pods was started again.
 async fn restarts(tenant: &Tenant) -> i32 {
-    let operators: Api<Pod> = Api::namespaced(tenant.client.clone(), rights::NAMESPACE);
+    let operators: Api<Pod> = Api::namespaced(tenant.client.clone(), chart::NAMESPACE);
     let selector = ListParams::default().labels("app.kubernetes.io/name=image-factory");
     let pods = operators.list(&selector).await.expect("Pods can be listed");
     let statuses = pods.items.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref());

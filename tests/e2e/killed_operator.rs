@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    budgets, rights, rows,
+    budgets, chart, rows,
     tenant::{Tenant, phase, status, tenant},
     watching,
 };
@@ -106,7 +106,7 @@ pub async fn succeeded(tenant: &Tenant, killed: &[Pod]) {
 }
 
 fn operators(tenant: &Tenant) -> (Api<Pod>, ListParams) {
-    let operators = Api::namespaced(tenant.client.clone(), rights::NAMESPACE);
+    let operators = Api::namespaced(tenant.client.clone(), chart::NAMESPACE);
     (operators, ListParams::default().labels("app.kubernetes.io/name=image-factory"))
 }
 
@@ -115,7 +115,7 @@ const BUILDS: usize = 30;
 #[tokio::test]
 async fn with_two_operators_the_leader_may_go_in_the_midst_of_thirty_builds() {
     tenant("two-operators", "baseline", async |tenant| {
-        let deployments: Api<Deployment> = Api::namespaced(tenant.client.clone(), rights::NAMESPACE);
+        let deployments: Api<Deployment> = Api::namespaced(tenant.client.clone(), chart::NAMESPACE);
         let scale = async |replicas: i32| {
             let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
             deployments.patch("image-factory", &PatchParams::default(), &patch).await.expect("it can be scaled");
@@ -161,7 +161,7 @@ async fn with_two_operators_the_leader_may_go_in_the_midst_of_thirty_builds() {
 
 /// Deletes the Pod that leads; which that was, and how many builds of the tenant had not ended then.
 async fn send_the_leader_away(tenant: &Tenant) -> (String, i64) {
-    let operators: Api<Pod> = Api::namespaced(tenant.client.clone(), rights::NAMESPACE);
+    let operators: Api<Pod> = Api::namespaced(tenant.client.clone(), chart::NAMESPACE);
     // Another test kills operators: where it was faster, it is the next leader's turn.
     watching::eventually("a leader that can be sent away", async || {
         let leader = budgets::leader(&tenant.client).await?;

@@ -5,7 +5,9 @@
 
 mod audit;
 mod budgets;
+mod chart;
 mod cluster;
+mod nodes;
 mod registry;
 mod rows;
 mod tenant;
@@ -28,6 +30,7 @@ mod killed_operator;
 mod limits;
 mod memory;
 mod odd_output;
+mod outcomes;
 mod packer;
 mod paketo;
 mod polling;

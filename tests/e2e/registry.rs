@@ -63,6 +63,19 @@ pub async fn manifest_by_digest(image: &str, digest: &str) -> Value {
     get(&parts(image).0, "manifests", digest).await.0
 }
 
+/// Pushes another image by the same tag: the one that is there, with an annotation.
+pub async fn push_over(image: &str) -> String {
+    let (path, tag) = parts(image);
+    let (mut manifest, _) = get(&path, "manifests", tag).await;
+    manifest["annotations"] = serde_json::json!({"org.example.pushed": "by someone else"});
+    let kind = manifest["mediaType"].as_str().expect("a manifest says what it is").to_owned();
+    let url = format!("http://{}/v2/{path}/manifests/{tag}", cluster::registry());
+    let pushed = reqwest::Client::new().put(&url).header("Content-Type", kind).body(manifest.to_string()).send().await;
+    let pushed = pushed.and_then(reqwest::Response::error_for_status).expect("the registry takes it");
+    let digest = pushed.headers().get("Docker-Content-Digest").and_then(|value| value.to_str().ok());
+    digest.expect("the registry tells the digest").to_owned()
+}
+
 /// A blob of its repository.
 pub async fn blob(image: &str, digest: &str) -> Vec<u8> {
     let url = format!("http://{}/v2/{}/blobs/{digest}", cluster::registry(), parts(image).0);

@@ -6,16 +6,18 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::{
     authorization::v1::{SelfSubjectRulesReview, SelfSubjectRulesReviewSpec},
     core::v1::Secret,
+    rbac::v1::ClusterRole,
 };
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, PostParams},
 };
 
-use super::cluster;
+use super::{
+    chart::{self, NAMESPACE},
+    cluster,
+};
 
-/// Where the chart is installed.
-pub const NAMESPACE: &str = "image-factory";
 const OPERATOR: &str = "image-factory";
 
 /// API group and resource, verbs.
@@ -43,6 +45,15 @@ const RIGHTS: [(&str, &str); 19] = [
 
 /// The same in the operator's own namespace alone: by which lease it leads.
 const RIGHTS_AT_HOME: [(&str, &str); 1] = [("coordination.k8s.io/leases", "get create patch")];
+
+/// And only where the operator makes the Pods of builds itself.
+const RIGHTS_WHERE_IT_LAUNCHES: [(&str, &str); 2] = [("/pods", "create delete"), ("batch/jobs/status", "patch")];
+
+/// What it may do, one verb each.
+fn listed(more: &[(&str, &str)]) -> BTreeSet<(String, String)> {
+    let all = RIGHTS.iter().chain(more);
+    all.flat_map(|(what, verbs)| verbs.split(' ').map(|verb| ((*what).to_owned(), verb.to_owned()))).collect()
+}
 
 /// A client that is this service account to the API server.
 async fn acting_as(account: &str) -> Client {
@@ -82,16 +93,41 @@ async fn the_operator_has_exactly_these_rights_everywhere() {
     // An account nobody bound anything to has what every authenticated one has.
     let anyone = acting_as("nobody-in-particular").await;
     for (namespace, more) in [("default", &[][..]), ("kube-system", &[]), (NAMESPACE, &RIGHTS_AT_HOME)] {
-        let expected: BTreeSet<(String, String)> = RIGHTS
-            .iter()
-            .chain(more)
-            .flat_map(|(what, verbs)| verbs.split(' ').map(|verb| ((*what).to_owned(), verb.to_owned())))
-            .collect();
+        let expected = listed(more);
         let everyones = rights(&anyone, namespace).await;
         let found: BTreeSet<_> = rights(&operator, namespace).await.difference(&everyones).cloned().collect();
         let too_many: Vec<_> = found.difference(&expected).collect();
         let missing: Vec<_> = expected.difference(&found).collect();
         assert!(too_many.is_empty() && missing.is_empty(), "{namespace}: too many {too_many:?}, missing {missing:?}");
+    }
+}
+
+/// The launch mode is one value of the chart, which rights and operator both follow.
+#[tokio::test]
+async fn the_operators_rights_follow_its_launch_mode() {
+    for (mode, more) in [("kubernetes", &[][..]), ("operator", &RIGHTS_WHERE_IT_LAUNCHES)] {
+        let objects = chart::rendered("orchard", "templates/rights.yaml", mode).await;
+        let roles: Vec<ClusterRole> = objects
+            .into_iter()
+            .filter(|object| object["kind"] == "ClusterRole")
+            .map(|object| serde_json::from_value(object).expect("a ClusterRole"))
+            .collect();
+        let mut found = BTreeSet::new();
+        for rule in roles.into_iter().flat_map(|role| role.rules.unwrap_or_default()) {
+            assert_eq!((&rule.resource_names, &rule.non_resource_urls), (&None, &None), "{rule:?}");
+            let resources = rule.resources.unwrap_or_default();
+            for (group, resource) in
+                rule.api_groups.iter().flatten().flat_map(|group| resources.iter().map(move |name| (group, name)))
+            {
+                found.extend(rule.verbs.iter().map(|verb| (format!("{group}/{resource}"), verb.clone())));
+            }
+        }
+        assert_eq!(found, listed(more), "{mode}");
+
+        let deployment = chart::rendered("orchard", "templates/deployment.yaml", mode).await.remove(0);
+        let variables = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().cloned();
+        let told = variables.unwrap_or_default().into_iter().find(|entry| entry["name"] == "IMAGE_FACTORY_LAUNCH_MODE");
+        assert_eq!(told.map(|entry| entry["value"].clone()), Some(mode.into()));
     }
 }
 

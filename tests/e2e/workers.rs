@@ -1,19 +1,11 @@
-//! Where builds run: on the nodes of the worker they ask for, as long as it takes builds. The second node is one
-//! that this test makes and keeps alive itself; no container runs there, but Pods are given to it.
+//! Where builds run: on the nodes of the worker they ask for, as long as it takes builds.
 
-use std::{
-    panic::{AssertUnwindSafe, resume_unwind},
-    time::Duration,
-};
+use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use futures::FutureExt;
 use image_factory::crd::{Build, BuildWorker, build_worker::WorkerState};
 use k8s_openapi::{
-    api::{
-        coordination::v1::Lease,
-        core::v1::{Node, Pod},
-        events::v1::Event,
-    },
+    api::{core::v1::Pod, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{
@@ -23,93 +15,14 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
-    rights::NAMESPACE,
+    chart::NAMESPACE,
+    nodes::beside_nodes,
     rows,
     tenant::{APPLIER, Tenant, phase, status, tenant},
     watching,
 };
 
 const QUICK: &str = "FROM BASE\nRUN true\n";
-/// Kubernetes takes a node whose lease is older than 50 s for lost.
-const RENEWAL: Duration = Duration::from_secs(10);
-/// Keeps the Pods of other tests away.
-const TAINT: &str = "e2e.imagefactory.dev/made-by-a-test";
-
-struct MadeNode {
-    client: Client,
-    name: String,
-}
-
-/// Runs a test beside a node of its own, which is labelled and tainted with its name.
-async fn beside_a_node(tenant: &Tenant, test: impl AsyncFnOnce(&MadeNode)) {
-    let node = MadeNode { client: tenant.client.clone(), name: tenant.namespace.clone() };
-    node.create().await;
-    let outcome = tokio::select! {
-        outcome = AssertUnwindSafe(test(&node)).catch_unwind() => outcome,
-        () = node.stay_alive() => unreachable!("a node stays alive for ever"),
-    };
-    // What is left of its Pods goes with it.
-    let nodes: Api<Node> = Api::all(node.client.clone());
-    let _ = nodes.delete(&node.name, &DeleteParams::default()).await;
-    if let Err(panic) = outcome {
-        resume_unwind(panic);
-    }
-}
-
-impl MadeNode {
-    async fn create(&self) {
-        let node = json!({
-            "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": self.name, "labels": {"pool": self.name, "kubernetes.io/os": "none"}},
-            "spec": {"taints": [{"key": TAINT, "value": self.name, "effect": "NoSchedule"}]},
-        });
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let params = PatchParams::apply(APPLIER).force();
-        nodes.patch(&self.name, &params, &Patch::Apply(&node)).await.expect("the node can be made");
-        self.renew().await;
-        self.becomes("True").await;
-    }
-
-    /// What its kubelet would say of it.
-    async fn becomes(&self, ready: &str) {
-        let room = json!({"cpu": "4", "memory": "8Gi", "pods": "20", "ephemeral-storage": "100Gi"});
-        let change = json!({"status": {
-            "capacity": room, "allocatable": room,
-            "conditions": [{"type": "Ready", "status": ready, "reason": "Test", "message": "as the test says"}],
-        }});
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let patched = nodes.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(&change)).await;
-        patched.expect("its status can be written");
-    }
-
-    async fn stay_alive(&self) {
-        let mut turn = tokio::time::interval(RENEWAL);
-        loop {
-            turn.tick().await;
-            self.renew().await;
-        }
-    }
-
-    async fn renew(&self) {
-        let lease = json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.name},
-            "spec": {
-                "holderIdentity": self.name, "leaseDurationSeconds": 40,
-                "renewTime": image_factory::clock::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string(),
-            },
-        });
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
-        let params = PatchParams::apply(APPLIER).force();
-        leases.patch(&self.name, &params, &Patch::Apply(&lease)).await.expect("its lease can be renewed");
-    }
-
-    /// A worker of this node alone.
-    fn worker(&self, mut more: Value) -> Value {
-        more["nodeSelector"] = json!({"pool": self.name});
-        more["tolerations"] = json!([{"key": TAINT, "value": self.name, "effect": "NoSchedule"}]);
-        more
-    }
-}
 
 fn workers(client: &Client, namespace: &str) -> Api<BuildWorker> {
     Api::namespaced(client.clone(), namespace)
@@ -174,7 +87,7 @@ async fn lands(tenant: &Tenant, build: &Build) -> String {
 #[tokio::test]
 async fn a_build_lands_on_the_nodes_of_the_worker_it_asks_for() {
     tenant("worker", "baseline", async |tenant| {
-        beside_a_node(tenant, async |node| {
+        beside_nodes(tenant, async |[node]| {
             let workers = workers(&tenant.client, &tenant.namespace);
             declare(&workers, "near", json!({"nodeSelector": {"kubernetes.io/os": "linux"}, "zone": "home"})).await;
             declare(&workers, "far", node.worker(json!({"zone": "away", "labels": {"press": "big"}}))).await;
@@ -226,7 +139,7 @@ async fn a_cordoned_worker_ends_what_it_runs_and_takes_nothing_new() {
 #[tokio::test]
 async fn a_worker_without_a_node_that_is_ready_is_offline_until_it_has_one() {
     tenant("offline", "baseline", async |tenant| {
-        beside_a_node(tenant, async |node| {
+        beside_nodes(tenant, async |[node]| {
             let workers = workers(&tenant.client, &tenant.namespace);
             declare(&workers, "far", node.worker(json!({"concurrentBuilds": 1}))).await;
             becomes(&workers, "far", WorkerState::Healthy).await;
@@ -262,6 +175,56 @@ async fn a_worker_without_a_node_that_is_ready_is_offline_until_it_has_one() {
             let events = events.list(&of_worker).await.expect("Events can be listed");
             let told: Vec<String> = events.items.into_iter().filter_map(|event| event.reason).collect();
             assert!(told.contains(&"Offline".to_owned()) && told.contains(&"Online".to_owned()), "{told:?}");
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_of_which_some_nodes_are_well_is_degraded_and_still_builds() {
+    tenant("degraded", "baseline", async |tenant| {
+        beside_nodes(tenant, async |[one, other]| {
+            let workers = workers(&tenant.client, &tenant.namespace);
+            declare(&workers, "far", one.worker(json!({}))).await;
+            let healthy = becomes(&workers, "far", WorkerState::Healthy).await;
+            assert_eq!(ready(&healthy).reason, "Healthy");
+            let row = async || -> (String, Option<String>, i64) {
+                sqlx::query_as(
+                    "select w.status, w.message, (select count(*) from build_worker_outages o where o.worker_id = w.id)
+                     from build_workers w join tenants t on t.id = w.tenant_id
+                     where t.name = $1 and w.worker_name = 'far'",
+                )
+                .bind(&tenant.namespace)
+                .fetch_one(&tenant.pool)
+                .await
+                .expect("the worker has one row")
+            };
+            // It may have been offline until its nodes were known.
+            let (_, _, outages) = row().await;
+
+            one.becomes("False").await;
+            let degraded = becomes(&workers, "far", WorkerState::Degraded).await;
+            let told = format!("1 of 2 nodes can't take Jobs: {} (not ready)", one.name);
+            let ready_now = ready(&degraded);
+            assert_eq!((ready_now.status.as_str(), ready_now.reason.as_str()), ("True", "Degraded"));
+            assert_eq!(ready_now.message, told);
+            assert_eq!(row().await, ("degraded".to_owned(), Some(told), outages), "that is no outage");
+            let running = apply(tenant, "running", QUICK, json!({"name": "far"})).await;
+            assert_eq!(lands(tenant, &running).await, other.name);
+
+            other.becomes("False").await;
+            becomes(&workers, "far", WorkerState::Offline).await;
+            one.becomes("True").await;
+            becomes(&workers, "far", WorkerState::Degraded).await;
+            other.becomes("True").await;
+            becomes(&workers, "far", WorkerState::Healthy).await;
+            assert_eq!(row().await, ("healthy".to_owned(), None, outages + 1));
+            let told = |worker: &BuildWorker| worker.status.as_ref().and_then(|status| status.uptime_percent);
+            watching::until(&workers, "far", "its uptime", |worker: Option<&BuildWorker>| {
+                worker.and_then(told).is_some_and(|uptime| uptime < 100.0)
+            })
+            .await;
         })
         .await;
     })
