@@ -17,6 +17,7 @@ use axum::{
     http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
+use futures::StreamExt;
 use image_factory::{
     config::Images,
     jobs,
@@ -31,6 +32,9 @@ use sqlx::PgPool;
 const LIST: Duration = Duration::from_millis(500);
 /// How long a deletion takes: others can be asked for meanwhile.
 const DELETION: Duration = Duration::from_millis(20);
+
+/// Between the last byte of a log and the end of its connection.
+const BREAK: Duration = Duration::from_millis(100);
 
 /// Answers by path; anything else is not found. Lists come in pages as they are asked for.
 #[derive(Clone, Default)]
@@ -200,8 +204,13 @@ async fn answer(State(cluster): State<Cluster>, method: Method, uri: Uri) -> Res
         }
         Some(Answer::Text(text, 0)) => text.into_response(),
         Some(Answer::Text(text, _)) => {
-            let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-            Body::from_stream(futures::stream::iter([Ok(text), Err(broken)])).into_response()
+            let broken = async {
+                // What was written goes out before.
+                tokio::time::sleep(BREAK).await;
+                Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+            };
+            let text = futures::stream::once(async { Ok(text) });
+            Body::from_stream(text.chain(futures::stream::once(broken))).into_response()
         }
         None => {
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
