@@ -1,7 +1,7 @@
 //! An operator that makes the Pods of builds itself and ends their Jobs, where Kubernetes' Job controller
 //! does nothing: killed at every hop of that, and with everything that may happen to such a Pod.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use image_factory::clock;
 use k8s_openapi::api::{
@@ -12,12 +12,14 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, PostParams},
 };
-use serde_json::json;
-use tokio::process::Command;
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, process::Command};
 use uuid::Uuid;
 
 use super::{
     audit,
+    chart::{self, NAMESPACE},
+    cluster,
     history::{self, Jobs, Pods},
     hops::{Way, error_then_crash},
     operator::{Operator, Settings},
@@ -160,6 +162,60 @@ async fn what_is_stopped_deleted_or_cleaned_away_takes_its_pod_with_it() {
     })
     .await;
     operator.stop().await;
+}
+
+/// The chart's rights in this mode, bound to an account of their own.
+async fn rights() -> Value {
+    let objects = chart::rendered("crash-rights", "templates/rights.yaml", "operator").await;
+    json!({"apiVersion": "v1", "kind": "List", "items": objects})
+}
+
+/// The cluster's kubeconfig, by which one is that account.
+async fn kubeconfig_of(account: &str) -> String {
+    let own = std::fs::read(cluster::variable("KUBECONFIG")).expect("the kubeconfig can be read");
+    let mut config: Value = serde_yaml::from_slice(&own).expect("a kubeconfig");
+    config["users"][0]["user"]["as"] = format!("system:serviceaccount:{NAMESPACE}:{account}").into();
+    config["users"][0]["user"]["as-groups"] = json!(["system:serviceaccounts", "system:authenticated"]);
+    let path = format!("{}/{account}.kubeconfig", env!("CARGO_TARGET_TMPDIR"));
+    tokio::fs::write(&path, config.to_string()).await.expect("a file can be written");
+    path
+}
+
+/// One that builds, one that is stopped, and their Jobs cleaned away: all by the rights that the chart gives.
+#[tokio::test]
+async fn the_rights_that_the_chart_gives_for_this_mode_are_enough() {
+    let stage = stage().await;
+    let rights = rights().await.to_string();
+    let change = async |words: &[&str]| {
+        let mut child = Command::new("kubectl").args(words).args(["-f", "-"]).stdin(Stdio::piped()).spawn();
+        let child = child.as_mut().expect("kubectl can be run");
+        child.stdin.take().expect("it is piped").write_all(rights.as_bytes()).await.expect("it is read");
+        assert!(child.wait().await.expect("it ends").success(), "{words:?}");
+    };
+    change(&["apply"]).await;
+    let kubeconfig = kubeconfig_of("crash-rights-image-factory").await;
+    let operator = Operator::start(&stage, &Settings { kubeconfig, ..Settings::launching() });
+    tenant("launch-rights", "baseline", async |tenant| {
+        let jobs = Jobs::watch(tenant);
+        let mut short = history::ticking(tenant, "short");
+        short["spec"]["retention"] = json!({"jobTtl": "1s"});
+        tenant.apply(&short).await;
+        let stopped = tenant.apply(&history::endless(tenant, "stopped")).await;
+        tenant.prints(&stopped, "tick 3").await;
+        tenant.merge("stopped", &json!({"spec": {"cancel": true}})).await;
+        history::cancelled(tenant, &jobs, &["stopped"]).await;
+        history::succeeded(tenant, &jobs, &["short"]).await;
+        watching::eventually("every Job to go", async || {
+            let jobs = tenant.jobs().list(&kube::api::ListParams::default()).await.expect("Jobs can be listed");
+            jobs.items.is_empty().then_some(())
+        })
+        .await;
+        history::holds().await;
+    })
+    .await;
+    assert!(!operator.said("forbidden"), "it asks for nothing that it may not");
+    operator.stop().await;
+    change(&["delete"]).await;
 }
 
 async fn delete_pod(tenant: &Tenant, id: Uuid) {

@@ -8,6 +8,8 @@
 
 #[path = "../e2e/audit.rs"]
 mod audit;
+#[path = "../e2e/chart.rs"]
+mod chart;
 #[path = "../e2e/cluster.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod cluster;

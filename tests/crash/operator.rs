@@ -46,7 +46,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             name: "crash-a".to_owned(),
-            namespace: super::stage::NAMESPACE.to_owned(),
+            namespace: super::chart::NAMESPACE.to_owned(),
             launch_mode: "kubernetes",
             failpoints: String::new(),
             database_url: cluster::variable("DATABASE_URL"),

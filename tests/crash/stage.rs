@@ -14,9 +14,8 @@ use kube::{
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::{cluster, watching};
+use super::{chart::NAMESPACE, cluster, watching};
 
-pub const NAMESPACE: &str = "image-factory";
 const NAME: &str = "image-factory";
 
 /// The right to run operators, kept while the test runs.
