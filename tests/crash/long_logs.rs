@@ -20,8 +20,11 @@ const KILLS: usize = 5;
 /// Bytes of a line, without its newline.
 const LENGTH: usize = 100;
 const ROTATIONS: usize = 3;
-/// So many are stored at least: whoever follows keeps up, and a restart takes no longer than the kubelet keeps a file.
-const STORED: usize = LINES / 10 * 9;
+/// What a kill may cost at most: the kubelet gives what is in the present file of a log alone, so what it rotates away
+/// while nobody follows is lost. It looks every ten seconds.
+const LOST_BY_A_KILL: usize = 10 * 10 * BETWEEN_PAUSES;
+/// So many are stored at least.
+const STORED: usize = LINES - KILLS * LOST_BY_A_KILL;
 /// Lines printed before the next pause of a tenth of a second. The kubelet looks every ten seconds
 /// whether a log is over 10 MiB: this is twice as much in that time, and more than a minute in all.
 const BETWEEN_PAUSES: usize = 1_500;

@@ -27,6 +27,7 @@ use image_factory_core::patience::Patience;
 use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::sync::mpsc;
 
 /// How long the list of all Pods takes: whoever does not wait for it acts before it is there.
 const LIST: Duration = Duration::from_millis(500);
@@ -38,7 +39,13 @@ const BREAK: Duration = Duration::from_millis(100);
 
 /// Answers by path; anything else is not found. Lists come in pages as they are asked for.
 #[derive(Clone, Default)]
-pub struct Cluster(Arc<Mutex<BTreeMap<String, Answer>>>, Arc<Mutex<BTreeMap<String, usize>>>, Arc<Deletions>);
+pub struct Cluster(
+    Arc<Mutex<BTreeMap<String, Answer>>>,
+    Arc<Mutex<BTreeMap<String, usize>>>,
+    Arc<Deletions>,
+    // What its watch of Pods tells.
+    Arc<Mutex<Option<mpsc::UnboundedReceiver<String>>>>,
+);
 
 /// Deletions under way, and the most of them that ever were at once.
 #[derive(Default)]
@@ -52,6 +59,8 @@ enum Answer {
     Object(Value),
     /// A text, after which the connection breaks so many times.
     Text(String, usize),
+    /// A text that is refused so many times.
+    Refused(String, usize),
     /// A stream that never says anything and never ends.
     Silence,
 }
@@ -118,6 +127,28 @@ impl Cluster {
         );
     }
 
+    /// The log of a container that the kubelet does not have for so many readers.
+    pub fn has_late_log(&self, namespace: &str, pod: &str, container: &str, line: &str, refusals: usize) {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}");
+        self.answers(&path, Answer::Refused(format!("2026-11-24T10:00:00Z {line}\n"), refusals));
+    }
+
+    /// How many readers will yet be refused.
+    pub fn refusals(&self, namespace: &str, pod: &str, container: &str) -> usize {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}");
+        match self.0.lock().expect("no error").get(&path) {
+            Some(Answer::Refused(_, refusals)) => *refusals,
+            _ => 0,
+        }
+    }
+
+    /// Where the changes of Pods are told that its watch shows.
+    pub fn watched(&self) -> mpsc::UnboundedSender<String> {
+        let (sender, changes) = mpsc::unbounded_channel();
+        *self.3.lock().expect("no error") = Some(changes);
+        sender
+    }
+
     /// The log of a container on a node that no longer says anything.
     pub fn has_endless_log(&self, namespace: &str, pod: &str, container: &str) {
         let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}");
@@ -170,6 +201,11 @@ pub fn list(items: &[Value]) -> Value {
 async fn answer(State(cluster): State<Cluster>, method: Method, uri: Uri) -> Response {
     let query = uri.query().unwrap_or_default();
     if query.contains("watch=true") {
+        let changes = cluster.3.lock().expect("no error").take().filter(|_| uri.path() == "/api/v1/pods");
+        if let Some(mut changes) = changes {
+            let changes = futures::stream::poll_fn(move |context| changes.poll_recv(context));
+            return Body::from_stream(changes.map(Ok::<_, std::io::Error>)).into_response();
+        }
         return Body::from_stream(futures::stream::pending::<std::io::Result<Vec<u8>>>()).into_response();
     }
     if uri.path() == "/api/v1/pods" {
@@ -185,8 +221,8 @@ async fn answer(State(cluster): State<Cluster>, method: Method, uri: Uri) -> Res
     let path = container.map_or_else(|| uri.path().to_owned(), |container| format!("{}?{container}", uri.path()));
     let mut answers = cluster.0.lock().expect("no error");
     let found = if method == Method::DELETE { answers.remove(&path) } else { answers.get(&path).cloned() };
-    if let Some(Answer::Text(_, breaks)) = answers.get_mut(&path) {
-        *breaks = breaks.saturating_sub(1);
+    if let Some(Answer::Text(_, left) | Answer::Refused(_, left)) = answers.get_mut(&path) {
+        *left = left.saturating_sub(1);
     }
     drop(answers);
     match found {
@@ -202,7 +238,7 @@ async fn answer(State(cluster): State<Cluster>, method: Method, uri: Uri) -> Res
         Some(Answer::Silence) => {
             Body::from_stream(futures::stream::pending::<std::io::Result<Vec<u8>>>()).into_response()
         }
-        Some(Answer::Text(text, 0)) => text.into_response(),
+        Some(Answer::Text(text, 0) | Answer::Refused(text, 0)) => text.into_response(),
         Some(Answer::Text(text, _)) => {
             let broken = async {
                 // What was written goes out before.
@@ -212,7 +248,7 @@ async fn answer(State(cluster): State<Cluster>, method: Method, uri: Uri) -> Res
             let text = futures::stream::once(async { Ok(text) });
             Body::from_stream(text.chain(futures::stream::once(broken))).into_response()
         }
-        None => {
+        Some(Answer::Refused(..)) | None => {
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": format!("{path} not found"), "reason": "NotFound", "code": 404});
             (StatusCode::NOT_FOUND, Json(status)).into_response()

@@ -201,6 +201,29 @@ async fn what_the_kubelet_can_not_give_is_told_and_counted_right(pool: PgPool) {
     assert_eq!(log[1..], ["one", "two"]);
 }
 
+/// What it refused while the container ran does not count.
+#[sqlx::test(migrations = "./migrations")]
+async fn a_log_that_the_kubelet_has_late_is_given_up_only_after_three_refusals_from_the_end_on(pool: PgPool) {
+    let cluster = Cluster::default();
+    let id = running(&pool, &cluster, "web").await;
+    let mut status = built(3, 1);
+    status["initContainerStatuses"][1]["state"] = json!({"running": {"startedAt": "2026-11-24T10:00:00Z"}});
+    let pod = pod_of("web", id, "web-pod", &status);
+    cluster.has_pods(std::slice::from_ref(&pod), "green", std::slice::from_ref(&pod));
+    cluster.has_late_log("green", "web-pod", "build", "one", 5);
+    let watched = cluster.watched();
+    collect_until(&pool, &cluster, async || {
+        if cluster.refusals("green", "web-pod", "build") <= 2 {
+            let mut ended = pod_of("web", id, "web-pod", &built(3, 1));
+            ended["metadata"]["resourceVersion"] = json!("2");
+            let _ = watched.send(format!("{}\n", json!({"type": "MODIFIED", "object": ended})));
+        }
+        end(&pool, id).await
+    })
+    .await;
+    assert_eq!(log(&pool, id).await, ["one"]);
+}
+
 #[sqlx::test(migrations = "./migrations")]
 async fn a_log_over_its_cap_stays_so_whoever_reads_on(pool: PgPool) {
     let cluster = Cluster::default();
