@@ -79,14 +79,14 @@ pub fn verify(
     if secrets.iter().any(|secret| secret.is_empty()) {
         return Err(SecretProblem::Empty);
     }
-    // Which scheme it is says the current secret: an older and weaker one can't be chosen by the sender.
-    let is_standard = match scheme {
-        Scheme::Standard => true,
-        Scheme::Token { .. } => secrets.first().is_some_and(|secret| secret.starts_with(STANDARD_SECRET.as_bytes())),
-        Scheme::Hmac { .. } => false,
-    };
     let mut verified = false;
     for secret in secrets {
+        // Each secret says itself how it signs, and never the sender: none is taken in a weaker way.
+        let is_standard = match scheme {
+            Scheme::Standard => true,
+            Scheme::Token { .. } => secret.starts_with(STANDARD_SECRET.as_bytes()),
+            Scheme::Hmac { .. } => false,
+        };
         verified |= match scheme {
             _ if is_standard => verify_standard(headers, body, &standard_key(secret)?, now),
             Scheme::Hmac { header, prefix, encoding } => {
