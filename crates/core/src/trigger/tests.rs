@@ -6,7 +6,7 @@ const COMMIT: &str = "6113728f27ae82c7b1a177c8d03f9e96e0adf246";
 const BEFORE: &str = "1481a2de7b2a7d02428ad93446ab166be7793fbb";
 
 /// Each documented payload, with the event its header names.
-const FIXTURES: [(Provider, &str, &str); 26] = [
+const FIXTURES: [(Provider, &str, &str); 27] = [
     (Provider::Github, "push", "github-push"),
     (Provider::Github, "push", "github-new-branch"),
     (Provider::Github, "push", "github-tag"),
@@ -29,6 +29,7 @@ const FIXTURES: [(Provider, &str, &str); 26] = [
     (Provider::Gitlab, "Merge Request Hook", "gitlab-merge-request"),
     (Provider::Gitlab, "Merge Request Hook", "gitlab-merge-request-labelled"),
     (Provider::Gitlab, "Merge Request Hook", "gitlab-merge-request-fork"),
+    (Provider::Gitlab, "Release Hook", "gitlab-release"),
     (Provider::Bitbucket, "repo:push", "bitbucket-push"),
     (Provider::Bitbucket, "repo:push", "bitbucket-tag"),
     (Provider::Bitbucket, "repo:push", "bitbucket-deleted"),
