@@ -54,6 +54,14 @@ use super::{reference::SecretKeyReference, template::BuildTemplate};
     "spec.template must say what is built; or set spec.autoBuild to false, and deliveries are only recorded"
 ))]
 #[x_kube(validation = (
+    "has(self.provider) || !has(self.notify) || !(has(self.secretRef) || has(self.previousSecretRef) || has(self.repository) || has(self.events) || has(self.branches) || has(self.paths) || has(self.template) || (has(self.supersede) && self.supersede) || has(self.successfulBuildsHistoryLimit) || has(self.failedBuildsHistoryLimit))",
+    "without spec.provider nothing is received and no Build made: name it, or remove what is about that (secretRef, previousSecretRef, repository, events, branches, paths, supersede, template and the history limits)"
+))]
+#[x_kube(validation = (
+    "!has(self.template) || !has(self.template.spec.cancel) || !self.template.spec.cancel",
+    "spec.template.spec.cancel would hold back every Build that is made; remove it, or set spec.suspend"
+))]
+#[x_kube(validation = (
     "!has(self.generic) || (has(self.provider) && self.provider == 'generic')",
     "spec.generic is read only with provider generic; remove it or change spec.provider"
 ))]
@@ -229,10 +237,15 @@ pub struct Poll {
 /// How to read deliveries of provider generic. Without a header, Standard Webhooks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "has(self.header) || !(has(self.prefix) || has(self.encoding))",
+    "spec.generic.prefix and spec.generic.encoding say what is in spec.generic.header: name the header, or remove them"
+))]
 pub struct GenericProvider {
     /// Header with the HMAC-SHA256 of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = ("self.matches('^[A-Za-z0-9-]+$')", "spec.generic.header must be the name of a header: letters, digits and -"))]
     pub header: Option<String>,
     /// What stands before the signature in that header, such as `sha256=`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -245,14 +258,17 @@ pub struct GenericProvider {
     /// push, or a tag, by the ref.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
+    #[x_kube(validation = ("self.startsWith('/')", "spec.generic.eventPointer must be a JSON pointer, which begins with /, such as /event"))]
     pub event_pointer: Option<String>,
     /// JSON pointer to the branch or tag in the body. Default: /ref.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
+    #[x_kube(validation = ("self.startsWith('/')", "spec.generic.refPointer must be a JSON pointer, which begins with /, such as /ref"))]
     pub ref_pointer: Option<String>,
     /// JSON pointer to the commit in the body. Default: the first of /commit, /after and /checkout_sha.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
+    #[x_kube(validation = ("self.startsWith('/')", "spec.generic.commitPointer must be a JSON pointer, which begins with /, such as /commit"))]
     pub commit_pointer: Option<String>,
 }
 

@@ -577,6 +577,40 @@ fn webhooks() -> Vec<Case> {
         ),
         Case {
             kind: "WebhookConfig",
+            accepted: Some(spec(json!({"provider": "generic", "generic": {"refPointer": "/push/ref"}}))),
+            refused: spec(json!({"provider": "generic", "generic": {
+                "prefix": "sha256=", "eventPointer": "event", "refPointer": "ref", "commitPointer": "commit",
+            }})),
+            because: vec![
+                "spec.generic.prefix and spec.generic.encoding say what is in spec.generic.header: name the header, or remove them",
+                "spec.generic.eventPointer must be a JSON pointer, which begins with /, such as /event",
+                "spec.generic.refPointer must be a JSON pointer, which begins with /, such as /ref",
+                "spec.generic.commitPointer must be a JSON pointer, which begins with /, such as /commit",
+            ],
+        },
+        webhook(
+            json!({"provider": "generic", "generic": {"header": "x-Sum-256"}}),
+            json!({"provider": "generic", "generic": {"header": "x sum"}}),
+            "spec.generic.header must be the name of a header: letters, digits and -",
+        ),
+        webhook(
+            json!({"template": {"spec": {"cancel": false}}}),
+            json!({"template": {"spec": {"cancel": true}}}),
+            "spec.template.spec.cancel would hold back every Build that is made; remove it, or set spec.suspend",
+        ),
+        webhook(
+            json!({
+                "provider": null, "secretRef": null, "repository": null, "template": null, "supersede": false,
+                "notify": {"url": "https://example.com/hook", "secretRef": {"name": "hook", "key": "secret"}},
+            }),
+            json!({
+                "provider": null, "secretRef": null, "repository": null, "template": null, "branches": ["main"],
+                "notify": {"url": "https://example.com/hook", "secretRef": {"name": "hook", "key": "secret"}},
+            }),
+            "without spec.provider nothing is received and no Build made: name it, or remove what is about that (secretRef, previousSecretRef, repository, events, branches, paths, supersede, template and the history limits)",
+        ),
+        Case {
+            kind: "WebhookConfig",
             accepted: Some(spec(json!({
                 "events": ["push", "tag"], "branches": ["main", "release/*"], "paths": ["src/**"], "supersede": true,
                 "suspend": true, "successfulBuildsHistoryLimit": 0, "failedBuildsHistoryLimit": 1000,
