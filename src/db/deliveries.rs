@@ -14,6 +14,9 @@ use crate::{clock, crd::WebhookConfigSpec, failpoint};
 /// Channel whose messages say that there are deliveries to look at, or, `outbound`, notifications to send.
 pub const CHANNEL: &str = "image_factory_deliveries";
 
+/// Why nothing is made of a delivery any more.
+const INACTIVE: &str = "the WebhookConfig is suspended, or no longer there";
+
 /// A delivery whose signature was right.
 #[derive(Clone, Debug)]
 pub struct Received {
@@ -84,7 +87,16 @@ pub async fn decide(pool: &PgPool, limit: i64) -> Result<usize> {
     let mut seen = BTreeSet::new();
     let (mut ids, mut names, mut causes) = (Vec::new(), Vec::new(), Vec::new());
     for row in &rows {
-        let event: Event = read("event", row.event.clone())?;
+        ids.push(row.id);
+        let event: Event = match read("event", row.event.clone()) {
+            Ok(event) => event,
+            // A newer operator may have written it. It holds up no other.
+            Err(error) => {
+                names.push(None);
+                causes.push(Some(error.to_string()));
+                continue;
+            }
+        };
         let spec = row.spec.clone().filter(|_| row.is_active).map(webhooks::spec);
         let key =
             (row.webhook_config_id, event.word(), event.git_ref.clone(), event.before.clone(), event.commit.clone());
@@ -92,9 +104,8 @@ pub async fn decide(pool: &PgPool, limit: i64) -> Result<usize> {
         let verdict = match &spec {
             Some(Ok(spec)) => spec.decide(&event, is_repeated).map_err(|cause| cause.to_string()),
             Some(Err(error)) => Err(error.to_string()),
-            None => Err("the WebhookConfig is suspended, or no longer there".to_owned()),
+            None => Err(INACTIVE.to_owned()),
         };
-        ids.push(row.id);
         match verdict {
             Ok(_) if row.is_outdated && !row.redelivered => {
                 names.push(None);
@@ -140,8 +151,8 @@ pub struct Due {
 }
 
 /// Deliveries whose Build is to be made now: of each webhook the oldest, when no Build of it is queued or running, since
-/// all push one tag. One that can't be read, or of whose ref a newer commit was built meanwhile, makes none, and holds up
-/// no other.
+/// all push one tag. One that can't be read, or of whose ref a newer commit was built meanwhile, or whose webhook was
+/// suspended or deleted, makes none, and holds up no other.
 ///
 /// # Errors
 /// When the query fails.
@@ -150,8 +161,9 @@ pub async fn due(pool: &PgPool, limit: i64) -> Result<Vec<Due>> {
         let rows = sqlx::query_file!("src/db/sql/due_deliveries.sql", limit).fetch_all(pool).await?;
         let (mut due, mut is_all) = (Vec::with_capacity(rows.len()), true);
         for row in rows {
-            if row.is_outdated {
-                failed(pool, row.id, &Cause::Outdated.to_string(), None).await?;
+            let outdated = row.is_outdated.then(|| Cause::Outdated.to_string());
+            if let Some(cause) = outdated.or_else(|| (!row.is_active).then(|| INACTIVE.to_owned())) {
+                failed(pool, row.id, &cause, None).await?;
                 // Then it is the next one's turn.
                 is_all = false;
                 continue;

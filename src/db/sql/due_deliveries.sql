@@ -39,6 +39,8 @@ select d.id,
        c.webhook_name,
        c.resource_uid as "resource_uid!",
        c.spec as "spec!",
+       -- What was made by a try before is there, whatever became of its webhook.
+       c.is_active or tries.is_made as "is_active!",
        tries.ids as "origins!",
        tries.is_made as "is_made!",
        -- It could not be made for a while, and a newer commit was; or that is to take its place.

@@ -271,3 +271,62 @@ async fn of_many_pushes_that_take_each_others_place_the_last_is_built(pool: PgPo
     host.deliver_on().await;
     assert_eq!(revisions(&host), commits[4..]);
 }
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn nothing_is_made_any_more_of_what_waits_when_its_webhook_is_suspended_or_deleted(pool: PgPool) {
+    let host = Host::new(&pool);
+    let hook = spec("github", &json!({}));
+    host.has(1, &[("suspended", hook.clone()), ("deleted", hook)]).await;
+    let [zero, first, second] = ["0", "1", "2"].map(|digit| digit.repeat(40));
+    for name in ["suspended", "deleted"] {
+        host.push(name, "1", &moved(&zero, &first)).await;
+        host.push(name, "2", &moved(&first, &second)).await;
+    }
+    host.deliver_on().await;
+    assert_eq!(host.cluster.builds().len(), 2, "the next wait for these");
+    host.has(2, &[("suspended", spec("github", &json!({"suspend": true})))]).await;
+    for _ in 0..3 {
+        host.deliver().await;
+    }
+    assert_eq!(host.cluster.builds().len(), 2);
+    let inactive = Some("the WebhookConfig is suspended, or no longer there");
+    assert_eq!(causes(&host.rows().await), [None, inactive, None, inactive]);
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn a_delivery_that_can_not_be_read_holds_up_no_other(pool: PgPool) {
+    let host = Host::new(&pool);
+    host.has(1, &[("hook", spec("github", &json!({})))]).await;
+    host.push("hook", "odd", &fixture("github-tag")).await;
+    // As an operator of a later version may have written it.
+    let unheard = r#"update webhook_deliveries set event = event || '{"kind": "merge_queue"}'"#;
+    sqlx::query(unheard).execute(&pool).await.expect("a row");
+    host.push("hook", "plain", &fixture("github-push")).await;
+    host.deliver().await;
+    assert_eq!(host.cluster.builds().len(), 1);
+    let rows = host.rows().await;
+    let cause = rows[0]["error_message"].as_str().expect("a sentence");
+    assert!(cause.contains("webhook_deliveries.event: unknown variant"), "{cause}");
+    assert!(rows.iter().all(|row| row["next_retry_at"].is_null()), "{rows:#?}");
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn what_is_asked_for_again_while_a_try_is_to_come_is_built_once(pool: PgPool) {
+    let host = Host::new(&pool);
+    host.has(1, &[("hook", spec("github", &json!({})))]).await;
+    host.push("hook", "1", &fixture("github-push")).await;
+    host.cluster.fails(Some(Failure::Down));
+    host.deliver().await;
+    host.cluster.fails(None);
+    assert!(db::deliveries::redeliver(&pool, "orchard", "hook", "1").await.expect("it works"));
+    // Again before anything is decided of it.
+    assert!(db::deliveries::redeliver(&pool, "orchard", "hook", "1").await.expect("it works"));
+    for _ in 0..3 {
+        host.due_now().await;
+        host.deliver().await;
+    }
+    assert_eq!(host.cluster.builds().len(), 1);
+    let rows = host.rows().await;
+    let replaced = Some("it was delivered again before it was built");
+    assert_eq!(causes(&rows), [Some("InternalError"), replaced, replaced, None]);
+}

@@ -92,6 +92,73 @@ async fn a_push_of_every_provider_makes_one_build_with_its_commit_pinned(pool: P
     assert!(asked.iter().all(|request| request == "GET /api/v1/namespaces/orchard/secrets/hook"), "{asked:?}");
 }
 
+/// Each documented payload with its event, and the cause why it makes no Build.
+const DOCUMENTED: [(&str, &str, &str, Option<&str>); 27] = [
+    ("github", "push", "github-push", None),
+    ("github", "push", "github-new-branch", None),
+    ("github", "push", "github-tag", None),
+    ("github", "push", "github-deleted", Some("was deleted")),
+    ("github", "pull_request", "github-pull-request", None),
+    ("github", "pull_request", "github-pull-request-fork", Some("its commit is a fork's")),
+    ("github", "pull_request", "github-pull-request-closed", Some("\"closed\" brings no new commit")),
+    ("github", "release", "github-release", None),
+    ("github", "ping", "github-ping", Some("it only tries whether the webhook is there")),
+    ("github", "issue_comment", "github-issue-comment", Some("it tells of nothing that makes a Build")),
+    ("gitea", "push", "gitea-push", None),
+    ("gitea", "create", "gitea-create-tag", Some("it tells of nothing that makes a Build")),
+    ("gitea", "pull_request_sync", "gitea-pull-request", None),
+    ("forgejo", "push", "gitea-tag", None),
+    ("forgejo", "release", "gitea-release", None),
+    ("gitlab", "Push Hook", "gitlab-push", None),
+    ("gitlab", "Push Hook", "gitlab-push-many", None),
+    ("gitlab", "Tag Push Hook", "gitlab-tag", None),
+    ("gitlab", "Push Hook", "gitlab-deleted", Some("was deleted")),
+    ("gitlab", "Merge Request Hook", "gitlab-merge-request", None),
+    ("gitlab", "Merge Request Hook", "gitlab-merge-request-labelled", Some("\"update\" brings no new commit")),
+    ("gitlab", "Merge Request Hook", "gitlab-merge-request-fork", Some("its commit is a fork's")),
+    ("gitlab", "Release Hook", "gitlab-release", None),
+    ("bitbucket", "repo:push", "bitbucket-push", None),
+    ("bitbucket", "repo:push", "bitbucket-tag", None),
+    ("bitbucket", "repo:push", "bitbucket-deleted", Some("was deleted")),
+    ("bitbucket", "pullrequest:created", "bitbucket-pull-request", Some("it names no full commit id")),
+];
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn each_documented_payload_is_taken_and_makes_a_build_or_says_why_not(pool: PgPool) {
+    let host = Host::new(&pool);
+    // A webhook each: they tell of the same commits.
+    let all = json!({"events": ["push", "tag", "pull_request", "release"]});
+    let webhooks: Vec<(&str, WebhookConfigSpec)> =
+        DOCUMENTED.iter().map(|(provider, _, payload, _)| (*payload, spec(provider, &all))).collect();
+    host.has(1, &webhooks).await;
+    for (provider, event, payload, _) in DOCUMENTED {
+        let body = fixture(payload);
+        let (hex, prefixed) = (hex_hmac(SECRET, &body), format!("sha256={}", hex_hmac(SECRET, &body)));
+        let headers = match provider {
+            "github" => [("x-github-event", event), ("x-github-delivery", "1"), ("x-hub-signature-256", &prefixed)],
+            "gitea" => [("x-gitea-event", event), ("x-gitea-delivery", "1"), ("x-gitea-signature", &hex)],
+            "forgejo" => [("x-forgejo-event", event), ("x-forgejo-delivery", "1"), ("x-forgejo-signature", &hex)],
+            "gitlab" => [("x-gitlab-event", event), ("x-gitlab-event-uuid", "1"), ("x-gitlab-token", SECRET)],
+            _ => [("x-event-key", event), ("x-request-uuid", "1"), ("x-hub-signature", &prefixed)],
+        };
+        let answer = host.send(&format!("/hooks/orchard/{payload}"), &headers, &body).await;
+        assert_eq!(answer.status(), StatusCode::ACCEPTED, "{payload}");
+    }
+    host.deliver().await;
+    let rows = host.rows().await;
+    assert_eq!(rows.len(), DOCUMENTED.len());
+    for ((_, _, payload, expected), row) in DOCUMENTED.iter().zip(&rows) {
+        let cause = row["error_message"].as_str();
+        let is_as_expected = match expected {
+            Some(words) => cause.is_some_and(|cause| cause.contains(words)),
+            None => cause.is_none() && row["build_name"].as_str().is_some_and(|name| name.starts_with(payload)),
+        };
+        assert!(is_as_expected, "{payload}: {cause:?}");
+    }
+    let built = DOCUMENTED.iter().filter(|(.., cause)| cause.is_none()).count();
+    assert_eq!(host.cluster.builds().len(), built);
+}
+
 #[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
 async fn what_nobody_has_signed_leaves_no_row_and_is_counted(pool: PgPool) {
     let host = Host::new(&pool);
@@ -114,11 +181,23 @@ async fn what_nobody_has_signed_leaves_no_row_and_is_counted(pool: PgPool) {
     let anew = serde_json::to_string(&serde_json::from_str::<Value>(&push).expect("JSON")).expect("JSON");
     let empty = format!("sha256={}", hex_hmac("", &push));
     let named = [("x-github-event", "push"), ("x-github-delivery", "1")];
+    let standard = |age: i64| {
+        let at = clock::now().as_second() + age;
+        (at.to_string(), signature::sign(WHSEC.as_bytes(), "msg_1", at, push.as_bytes()).expect("a secret"))
+    };
+    let ((old, old_v1), (early, early_v1)) = (standard(-305), standard(305));
+    let timed = |at, v1| vec![("webhook-id", "msg_1"), ("webhook-timestamp", at), ("webhook-signature", v1)];
+    let longer = format!("{right}0");
+    let sha1 = "sha1=01dc10d0c83e72ed246219cdd91669667fe2ca59";
     let mut first = None;
     for (what, hook, headers, body_sent) in [
         ("no header", "hook", vec![], &*push),
         ("an empty signature", "hook", vec![("x-hub-signature-256", "sha256=")], &push),
         ("63 digits", "hook", vec![("x-hub-signature-256", &right[..right.len() - 1])], &push),
+        ("65 digits", "hook", vec![("x-hub-signature-256", &*longer)], &push),
+        ("a signature by SHA-1", "hook", vec![("x-hub-signature", sha1), ("x-hub-signature-256", sha1)], &push),
+        ("signed too long ago", "standard", timed(&old, &old_v1), &push),
+        ("signed at a time to come", "standard", timed(&early, &early_v1), &push),
         ("two headers", "hook", vec![("x-hub-signature-256", &*right), ("x-hub-signature-256", &right)], &push),
         ("one more line break", "hook", vec![("x-hub-signature-256", &right)], &format!("{push}\n")),
         ("JSON that was written anew", "hook", vec![("x-hub-signature-256", &right)], &anew),
@@ -177,6 +256,24 @@ async fn a_secret_can_be_changed_without_losing_deliveries(pool: PgPool) {
     let push = fixture("github-push");
     assert_eq!(host.push("hook", "1", &push).await, StatusCode::ACCEPTED);
     assert_eq!(host.push("gone", "1", &push).await, StatusCode::ACCEPTED);
+
+    // From a token to a secret of Standard Webhooks.
+    let rotating =
+        json!({"secretRef": {"name": "hook", "key": "standard"}, "previousSecretRef": {"name": "hook", "key": "now"}});
+    host.has(2, &[("lab", spec("gitlab", &rotating))]).await;
+    let push = fixture("gitlab-push");
+    let now = clock::now().as_second();
+    let v1 = signature::sign(WHSEC.as_bytes(), "msg_1", now, push.as_bytes()).expect("a secret");
+    let now = now.to_string();
+    for (id, signed) in [
+        ("1", vec![("x-gitlab-token", SECRET)]),
+        ("2", vec![("webhook-id", "msg_1"), ("webhook-timestamp", &now), ("webhook-signature", &v1)]),
+    ] {
+        let headers: Vec<_> =
+            signed.into_iter().chain([("x-gitlab-event", "Push Hook"), ("idempotency-key", id)]).collect();
+        let answer = host.send("/hooks/orchard/lab", &headers, &push).await;
+        assert_eq!(answer.status(), StatusCode::ACCEPTED, "{id}");
+    }
 }
 
 #[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
