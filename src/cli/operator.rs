@@ -96,7 +96,8 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
 
     let config::Notifications { unencrypted, ranges, cluster_ranges } = config.notifications.clone();
     let ranges = Ranges { allowed: ranges, forbidden: cluster_ranges };
-    let sender = tasks::notifier::Sender::new(tasks::notifier::Settings { unencrypted, ranges })
+    let external_url = config.external_url.clone();
+    let sender = tasks::notifier::Sender::new(tasks::notifier::Settings { unencrypted, ranges, external_url })
         .context("failed to configure the client that sends notifications")?;
 
     let mut parts = JoinSet::new();

@@ -13,6 +13,15 @@ use crate::{clock, crd::WebhookConfigSpec, failpoint};
 /// `event_type` of what is told of a commit.
 pub const COMMIT_STATUS: &str = "commit_status";
 
+/// What is being sent: nothing more of it is taken.
+#[derive(Clone, Debug, Default)]
+pub struct Busy {
+    /// Webhooks that are sent as much as one may be at once.
+    pub webhooks: Vec<Uuid>,
+    /// Commits whose state is being told, as [`Taken::commit`] has them.
+    pub commits: Vec<String>,
+}
+
 /// A notification that was taken, to be sent within a minute.
 #[derive(Clone, Debug)]
 pub struct Taken {
@@ -22,6 +31,7 @@ pub struct Taken {
     pub attempt: i32,
     pub event: String,
     pub payload: Value,
+    pub build: Uuid,
     pub namespace: String,
     pub webhook_id: Uuid,
     pub webhook: String,
@@ -35,14 +45,24 @@ pub struct Taken {
     pub is_outdated: bool,
 }
 
-/// Takes notifications that are due, at most so many of one webhook, and none of those that are busy.
+impl Taken {
+    /// The webhook and the commit that it tells the state of, if it does.
+    pub fn commit(&self) -> Option<String> {
+        let commit = self.payload["commit"].as_str().filter(|_| self.event == COMMIT_STATUS)?;
+        Some(format!("{} {commit}", self.webhook_id))
+    }
+}
+
+/// Takes notifications that are due, at most so many of one webhook, and none of what is busy.
 ///
 /// # Errors
 /// When the statement fails; nothing is taken then.
-pub async fn take(pool: &PgPool, limit: usize, of_one: usize, busy: &[Uuid]) -> Result<Vec<Taken>> {
+pub async fn take(pool: &PgPool, limit: usize, of_one: usize, busy: &Busy) -> Result<Vec<Taken>> {
     let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let rows =
-        sqlx::query_file!("src/db/sql/notifications.sql", number(limit), number(of_one), busy).fetch_all(pool).await?;
+        sqlx::query_file!("src/db/sql/notifications.sql", number(limit), number(of_one), &busy.webhooks, &busy.commits)
+            .fetch_all(pool)
+            .await?;
     let mut taken = Vec::with_capacity(rows.len());
     for row in rows {
         match webhooks::spec(row.spec) {
@@ -52,6 +72,7 @@ pub async fn take(pool: &PgPool, limit: usize, of_one: usize, busy: &[Uuid]) -> 
                 attempt: row.attempt_number,
                 event: row.event_type,
                 payload: row.payload,
+                build: row.build_id,
                 namespace: row.namespace,
                 webhook_id: row.webhook_config_id,
                 webhook: row.webhook_name,

@@ -1,10 +1,11 @@
 //! Sends what became of builds to whoever a tenant has named, by Standard Webhooks: signed, again and again under one id
-//! until it is received, and to nobody inside the cluster's network. And tells the Git host of the commit, in the same way. A receiver may see one notification twice, after
-//! an operator was killed while it sent, and tells them apart by the id.
+//! until it is received, and to nobody inside the cluster's network. And tells the Git host of the commit, in the same
+//! way. A receiver may see one notification twice, after an operator was killed while it sent, and tells them apart by
+//! the id.
 
 mod sender;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use image_factory_core::{
@@ -13,6 +14,7 @@ use image_factory_core::{
     signature,
     status::UnknownStatus,
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use self::sender::Sent;
@@ -21,7 +23,7 @@ use super::{Error, given_up};
 use crate::{
     clock,
     crd::{WebhookConfig, reference::SecretKeyReference},
-    db::notifications::{self, COMMIT_STATUS, Taken, Tried},
+    db::notifications::{self, Busy, COMMIT_STATUS, Taken, Tried},
     kube_ext,
     runtime::Context,
 };
@@ -29,35 +31,69 @@ use crate::{
 /// Sent at once, all and of one webhook: a receiver that is slow keeps no other waiting.
 const AT_ONCE: usize = 64;
 const OF_ONE: usize = 2;
+/// How long what is new waits for what is being sent.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Sends what is due.
 ///
 /// # Errors
 /// When a statement fails; what was not noted is sent again.
 pub async fn notify(context: &Context, sender: &Sender) -> Result<(), Error> {
-    let mut under_way = FuturesUnordered::new();
-    let mut of_webhook: BTreeMap<Uuid, usize> = BTreeMap::new();
+    let mut sending = FuturesUnordered::new();
+    let mut under_way = UnderWay::default();
     loop {
-        let room = AT_ONCE.saturating_sub(under_way.len());
-        let busy: Vec<Uuid> =
-            of_webhook.iter().filter(|(_, number)| **number >= OF_ONE).map(|(webhook, _)| *webhook).collect();
-        for notification in notifications::take(&context.pool, room, OF_ONE, &busy).await? {
-            *of_webhook.entry(notification.webhook_id).or_default() += 1;
-            under_way.push(async move {
+        let room = AT_ONCE.saturating_sub(sending.len());
+        let taken = match room {
+            0 => Vec::new(),
+            _ => notifications::take(&context.pool, room, OF_ONE, &under_way.busy()).await?,
+        };
+        for notification in taken {
+            under_way.begins(&notification);
+            sending.push(async move {
                 let tried = attempt(context, sender, &notification).await;
                 notifications::tried(&context.pool, notification.id, &tried).await?;
                 // That a commit has a newer state by now is no failure.
                 if tried.error.is_some() && !notification.is_outdated {
                     tell(context, &notification, &tried).await;
                 }
-                Ok::<_, Error>(notification.webhook_id)
+                Ok::<_, Error>(notification)
             });
         }
-        let Some(ended) = under_way.next().await else { return Ok(()) };
-        let webhook = ended?;
-        if let Some(number) = of_webhook.get_mut(&webhook) {
+        // One that takes long keeps no newer one waiting.
+        match timeout(LOOK, sending.next()).await {
+            Ok(Some(ended)) => under_way.ends(&ended?),
+            Ok(None) => return Ok(()),
+            Err(_) => {}
+        }
+    }
+}
+
+/// What is being sent.
+#[derive(Default)]
+struct UnderWay {
+    of_webhook: BTreeMap<Uuid, usize>,
+    commits: Vec<String>,
+}
+
+impl UnderWay {
+    fn begins(&mut self, notification: &Taken) {
+        *self.of_webhook.entry(notification.webhook_id).or_default() += 1;
+        // What is outdated is told nobody.
+        self.commits.extend(notification.commit().filter(|_| !notification.is_outdated));
+    }
+
+    fn ends(&mut self, notification: &Taken) {
+        if let Some(number) = self.of_webhook.get_mut(&notification.webhook_id) {
             *number = number.saturating_sub(1);
         }
+        if let Some(commit) = notification.commit().filter(|_| !notification.is_outdated) {
+            self.commits.retain(|told| *told != commit);
+        }
+    }
+
+    fn busy(&self) -> Busy {
+        let busy = self.of_webhook.iter().filter(|(_, number)| **number >= OF_ONE);
+        Busy { webhooks: busy.map(|(webhook, _)| *webhook).collect(), commits: self.commits.clone() }
     }
 }
 
@@ -127,6 +163,7 @@ async fn tell_git_host(context: &Context, sender: &Sender, notification: &Taken)
     };
     let source = spec.template.as_ref().and_then(|template| template.spec.source.git.as_ref());
     let text = |field: &str| payload[field].as_str().unwrap_or_default();
+    let link = sender.link(notification.build);
     let state = State {
         source: source.map_or("", |source| &source.url),
         repository: spec.repository.as_deref().unwrap_or_default(),
@@ -134,6 +171,7 @@ async fn tell_git_host(context: &Context, sender: &Sender, notification: &Taken)
         context: &format!("image-factory/{webhook}"),
         status: text("status").parse().map_err(|error: UnknownStatus| error.to_string())?,
         description: text("description"),
+        link: link.as_deref(),
     };
     let Request { url, token: (header, prefix), body } =
         commit_status::request(provider, &state).map_err(|problem| problem.to_string())?;

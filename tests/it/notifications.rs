@@ -17,7 +17,12 @@ use axum::{
 use image_factory::{
     clock,
     crd::WebhookConfigSpec,
-    db::{builds::request_cancel, notifications, queue::claim, webhooks::statuses},
+    db::{
+        builds::request_cancel,
+        notifications::{self, Busy},
+        queue::claim,
+        webhooks::statuses,
+    },
     tasks::notifier::{self, Sender, Settings},
 };
 use image_factory_core::{
@@ -109,7 +114,11 @@ fn sender(settings: Settings) -> Sender {
 /// One that may send to this machine.
 fn local() -> Sender {
     let allowed = vec!["127.0.0.0/8".parse().expect("a range"), "::1/128".parse().expect("a range")];
-    sender(Settings { unencrypted: true, ranges: Ranges { allowed, forbidden: Vec::new() } })
+    sender(Settings {
+        unencrypted: true,
+        ranges: Ranges { allowed, forbidden: Vec::new() },
+        external_url: Some("https://builds.example.com".to_owned()),
+    })
 }
 
 async fn send(host: &Host, sender: &Sender) {
@@ -264,7 +273,7 @@ async fn an_operator_that_was_killed_while_it_sent_leaves_it_to_the_next(pool: P
     host.has(1, &[("hook", spec(&receiver.listen().await, &[]))]).await;
     queued(&pool, &attempt("orchard", "ripe")).await;
     let sender = local();
-    assert_eq!(notifications::take(&pool, 10, 10, &[]).await.expect("it works").len(), 1);
+    assert_eq!(notifications::take(&pool, 10, 10, &Busy::default()).await.expect("it works").len(), 1);
     send(&host, &sender).await;
     assert!(receiver.received().is_empty(), "whoever has taken it has a minute");
     host.due_now().await;
@@ -279,7 +288,7 @@ async fn nothing_is_sent_inside_or_in_the_clear_unless_that_is_allowed(pool: PgP
     let receiver = Receiver::default();
     let url = receiver.listen().await;
     let port = url.trim_start_matches("http://127.0.0.1:").trim_end_matches("/hook").to_owned();
-    let inside = || sender(Settings { unencrypted: true, ranges: Ranges::default() });
+    let inside = || sender(Settings { unencrypted: true, ..Settings::default() });
     for (version, (target, sender, words)) in (1..).zip([
         (url.clone(), inside(), "127.0.0.1 is no public address"),
         (format!("http://localhost:{port}/"), inside(), "is no public address"),
@@ -333,6 +342,7 @@ async fn the_git_host_is_told_of_the_commits_that_it_delivered(pool: PgPool) {
         assert_eq!(headers["authorization"], "token It's a Secret to Everybody");
         let body: Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(body["context"], "image-factory/hook");
+        assert_eq!(body["target_url"], format!("https://builds.example.com/api/v1/builds/{build}"));
     }
     let rows = outbound(&host).await;
     assert_eq!(rows.len(), 3, "and nothing of the Build that nobody delivered");
@@ -355,4 +365,78 @@ async fn a_slow_receiver_keeps_no_other_waiting(pool: PgPool) {
     // Each of the slow ones takes 15 s.
     let _ = tokio::time::timeout(Duration::from_secs(5), sending).await;
     assert_eq!(receiver.received().len(), 6);
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn what_is_new_does_not_wait_for_a_receiver_that_is_slow(pool: PgPool) {
+    let host = Host::new(&pool);
+    let receiver = Receiver::default();
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let silent_url = format!("http://{}/", silent.local_addr().expect("an address"));
+    host.has(1, &[("slow", spec(&silent_url, &["build.queued"]))]).await;
+    queued(&pool, &attempt("orchard", "one")).await;
+    let sender = local();
+    let sending = send(&host, &sender);
+    let later = async {
+        // It is being sent.
+        silent.accept().await.expect("a connection");
+        host.has(2, &[("slow", spec(&silent_url, &[])), ("quick", spec(&receiver.listen().await, &[]))]).await;
+        queued(&pool, &attempt("orchard", "two")).await;
+        while receiver.received().is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = later => {}
+        () = sending => unreachable!("the slow one was given up before the quick one was told"),
+    }
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn a_git_host_hears_the_newest_state_of_a_commit_last_however_slow_it_is(pool: PgPool) {
+    let host = Host::new(&pool);
+    let receiver = Receiver::default();
+    // The first state is answered when a test says so.
+    let (answer, answered) = tokio::sync::oneshot::channel::<()>();
+    let held = Arc::new(tokio::sync::Mutex::new(Some(answered)));
+    let states = receiver.clone();
+    let router = Router::new().fallback(move |headers: HeaderMap, body: Bytes| {
+        let (held, states) = (held.clone(), states.clone());
+        async move {
+            let waits = held.lock().await.take();
+            if let Some(waits) = waits {
+                let _ = waits.await;
+            }
+            receive(State(states), headers, body).await
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let source = format!("http://{}/shop/web.git", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+
+    let status = json!({"tokenSecretRef": {"name": "hook", "key": "now"}});
+    let mut told = crate::webhooks::host::spec("github", &json!({"commitStatus": status}));
+    let template = told.template.as_mut().expect("a template");
+    template.spec.source.git.as_mut().expect("a source").url = source;
+    let other = Receiver::default();
+    host.has(1, &[("hook", told), ("told", spec(&other.listen().await, &[]))]).await;
+    limits(&pool, 10, 10).await;
+    host.push("hook", "1", &fixture("github-push")).await;
+    host.deliver().await;
+    let build = host.queue(&host.cluster.builds()[0]).await;
+    let sender = local();
+    let ends = async {
+        claim(&pool).await.expect("it works");
+        finish(&pool, build, &failure(Reason::BuildFailed)).await;
+        // Whoever else hears of it has heard all by now.
+        while other.received().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        answer.send(()).expect("it is waited for");
+    };
+    tokio::join!(send(&host, &sender), ends);
+    send(&host, &sender).await;
+    let states: Vec<Value> = receiver.bodies().iter().map(|body| body["state"].clone()).collect();
+    assert_eq!(states, ["pending", "failure"]);
 }

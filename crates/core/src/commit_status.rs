@@ -24,6 +24,8 @@ pub struct State<'a> {
     pub context: &'a str,
     pub status: Status,
     pub description: &'a str,
+    /// Where more is told of it.
+    pub link: Option<&'a str>,
 }
 
 /// A request that tells it.
@@ -52,7 +54,7 @@ pub enum Problem {
 /// # Errors
 /// Why there is none.
 pub fn request(provider: Provider, state: &State<'_>) -> Result<Request, Problem> {
-    let State { source, repository, commit, context, status, description } = *state;
+    let State { source, repository, commit, context, status, description, link } = *state;
     let web = Url::parse(source).map_err(|_| Problem::Source)?.web();
     if !git::is_commit(commit) {
         return Err(Problem::Commit);
@@ -68,7 +70,13 @@ pub fn request(provider: Provider, state: &State<'_>) -> Result<Request, Problem
         return Err(Problem::Repository);
     }
     let description: String = description.chars().take(MAX_DESCRIPTION).collect();
-    let body = |state: &str| json!({"state": state, "context": context, "description": description});
+    let body = |state: &str| {
+        let mut body = json!({"state": state, "context": context, "description": description});
+        if let Some(link) = link {
+            body["target_url"] = json!(link);
+        }
+        body
+    };
     let like_github = match status {
         Status::Queued | Status::InProgress => "pending",
         Status::Success => "success",
@@ -122,6 +130,7 @@ mod tests {
             context: "image-factory/web",
             status,
             description: "it waits",
+            link: None,
         }
     }
 
@@ -157,6 +166,16 @@ mod tests {
                 request.body,
                 json!({"state": "pending", "context": "image-factory/web", "description": "it waits"})
             );
+        }
+    }
+
+    #[test]
+    fn each_host_is_given_the_link_where_there_is_one() {
+        for provider in [Provider::Github, Provider::Gitlab, Provider::Gitea, Provider::Forgejo] {
+            let mut told = state("https://git.example.com/shop/web", Status::Failed);
+            assert_eq!(request(provider, &told).unwrap().body.get("target_url"), None);
+            told.link = Some("https://builds.example.com/api/v1/builds/1");
+            assert_eq!(request(provider, &told).unwrap().body["target_url"], told.link.unwrap(), "{provider:?}");
         }
     }
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use jiff::{Timestamp, fmt::rfc2822};
+
 /// From one try to the next. The first is made at once.
 const WAITS: [Duration; 9] = [
     Duration::from_secs(5),
@@ -42,9 +44,30 @@ pub fn next(attempt: u32, status: Option<u16>, retry_after: Option<Duration>) ->
     }
 }
 
+/// What the header `Retry-After` asks for: seconds, or a date (RFC 9110, 10.2.3).
+pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    seconds.or_else(|| Duration::try_from(rfc2822::parse(text).ok()?.timestamp().duration_since(now)).ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_time_is_asked_for_in_seconds_or_by_a_date() {
+        let now: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
+        for (text, seconds) in [
+            ("120", Some(120)),
+            ("Tue, 24 Nov 2026 10:02:00 GMT", Some(120)),
+            ("Tue, 24 Nov 2026 09:59:59 GMT", None),
+            ("-1", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
 
     #[test]
     fn it_is_sent_ten_times_over_three_days_and_then_given_up() {

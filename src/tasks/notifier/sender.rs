@@ -7,23 +7,28 @@ use std::{
     time::Duration,
 };
 
-use image_factory_core::destination::Ranges;
+use image_factory_core::{destination::Ranges, notification};
 use reqwest::{
     Client, Url,
     dns::{Addrs, Name, Resolve, Resolving},
     header::{CONTENT_TYPE, RETRY_AFTER},
     redirect::Policy,
 };
+use uuid::Uuid;
+
+use crate::clock;
 
 /// From the connection to the answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What the installation allows.
+/// What the installation allows, and where it is.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Also http, which anybody on the way can read.
     pub unencrypted: bool,
     pub ranges: Ranges,
+    /// Where this installation is reached from outside.
+    pub external_url: Option<String>,
 }
 
 pub struct Sender {
@@ -57,6 +62,12 @@ impl Sender {
         Ok(Self { client, settings })
     }
 
+    /// Where the API tells of a build.
+    pub fn link(&self, build: Uuid) -> Option<String> {
+        let url = self.settings.external_url.as_ref()?;
+        Some(format!("{url}/api/v1/builds/{build}"))
+    }
+
     /// Sends a JSON body with these headers.
     pub async fn send(&self, url: &str, headers: &[(&'static str, String)], body: String) -> Sent {
         let not_sent = |error: String| Sent { status: None, retry_after: None, error: Some(error) };
@@ -78,12 +89,11 @@ impl Sender {
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
         match request.send().await {
             Ok(answer) => {
-                let retry_after =
-                    answer.headers().get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+                let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
                 let status = answer.status();
                 Sent {
                     status: Some(status.as_u16()),
-                    retry_after: retry_after.map(Duration::from_secs),
+                    retry_after: retry_after.and_then(|text| notification::retry_after(text, clock::now())),
                     error: (!status.is_success()).then(|| format!("the receiver answered {}", status.as_u16())),
                 }
             }
