@@ -13,6 +13,9 @@ mod chart;
 #[path = "../e2e/cluster.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod cluster;
+#[path = "../e2e/git/repository.rs"]
+#[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
+mod repository;
 #[path = "../e2e/rows.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod rows;
@@ -35,6 +38,7 @@ mod launch_mode;
 mod leaders;
 mod long_logs;
 mod lost_workers;
+mod polling;
 mod schedules;
 mod statements;
 mod webhooks;

@@ -51,6 +51,14 @@ impl Repository {
         self.git(&argv);
     }
 
+    /// Has the server tell of what is pushed from now on, signed with this secret; it has been pushed to before.
+    pub fn deliver_to(&self, url: &str, secret: &str) {
+        let path = self.url.replacen(&cluster::variable("GIT_URL"), &cluster::variable("GIT_ROOT"), 1);
+        let file = format!("--file={path}/config");
+        self.git(&["config", &file, "hook.url", url]);
+        self.git(&["config", &file, "hook.secret", secret]);
+    }
+
     /// What git prints, without the line breaks at its end.
     pub fn git(&self, argv: &[&str]) -> String {
         let output = Command::new("git")
