@@ -1,5 +1,6 @@
-//! From a push to a Build, unaided: a commit is pushed to the Git server that `make up` starts, and delivered as Gitea
-//! delivers it, signed, to the address that the WebhookConfig tells. And from a Build to whoever wants to hear of it.
+//! From a push to a Build: a commit is pushed to the Git server that `make up` starts, which delivers it as Gitea does,
+//! signed, to the address that the WebhookConfig tells; or a test does, where it looks at each answer. And from a Build
+//! to whoever wants to hear of it.
 
 use std::{
     collections::BTreeMap,
@@ -181,6 +182,52 @@ async fn a_push_is_built_with_its_commit_pinned_and_the_rows_say_so() {
             (answer == StatusCode::UNAUTHORIZED).then_some(())
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_push_is_built_and_nobody_does_anything_else() {
+    tenant("webhook-unaided", "baseline", async |tenant| {
+        let repository = Repository::new("git", &tenant.namespace);
+        let dockerfile = format!("FROM {}/busybox:1\nCOPY . /source\nRUN cat /source/year\n", cluster::registry());
+        repository.commit("Plant", &[("Dockerfile", &dockerfile), ("year", "one\n")]);
+        repository.push(&["main"]);
+        let mut template = tenant.manifest("web", "container", "")["spec"].clone();
+        template["source"] = json!({"git": {"url": repository.url}});
+        tenant.secret("hook", "Opaque", json!({"secret": SECRET})).await;
+        let spec = json!({
+            "provider": "gitea", "secretRef": {"name": "hook", "key": "secret"}, "branches": ["main"],
+            "repository": format!("git/{}", tenant.namespace), "template": {"spec": template},
+        });
+        webhook(tenant, "web", &spec).await;
+        let shown =
+            told(tenant, "web", "a webhook that receives", |status| ready(status) == ("True", "Receiving")).await;
+        repository.deliver_to(shown["url"].as_str().expect("the installation has an address"), SECRET);
+
+        let ripened = repository.commit("Ripen the \"apples\"", &[("year", "two\n")]);
+        repository.git(&["checkout", "-q", "-b", "side"]);
+        repository.commit("Graft", &[("year", "three\n")]);
+        repository.push(&["main", "side"]);
+        let build = made(tenant, "web", &[]).await;
+        let build = tenant.finished(&build.name_any(), 1).await;
+        assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+        let attempt = tenant.attempts(&build).await.pop().expect("a row");
+        for (column, expected) in [
+            ("git_commit", &*ripened),
+            ("git_branch", "main"),
+            ("git_author", "Pomona Orchard <pomona@example.com>"),
+            ("git_message", "Ripen the \"apples\""),
+            ("triggered_by_git_event", "push"),
+        ] {
+            assert_eq!(attempt[column], expected, "{column}");
+        }
+        let log = rows::log(&tenant.pool, rows::id(&attempt)).await;
+        assert!(log.iter().any(|line| line.ends_with("two")), "{log:#?}");
+        let mut causes: Vec<Value> =
+            deliveries(tenant).await.into_values().map(|row| row["error_message"].clone()).collect();
+        causes.sort_by_key(Value::is_string);
+        assert_eq!(causes, [Value::Null, json!("branch \"side\" fits none of spec.branches")]);
     })
     .await;
 }

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # A Git server for the tests: http://NODE/git/<name>.git for everybody,
 # http://NODE/private/<name>.git with user and password. A push to a repository
-# that does not exist makes it. The same by https on two more ports: with a
+# that does not exist makes it, and is told to the address of hook.url in its
+# configuration, signed with hook.secret as Gitea does. The same by https on two more ports: with a
 # certificate of the cluster's authority, and with one that nobody has signed.
 
 GIT_USER=builder
@@ -28,6 +29,25 @@ git_server_up() {
 	install -d -o www-data -g www-data -m 0755 "$STATE/git" "$STATE/git/git" "$STATE/git/private" "$STATE/git/.tmp"
 	printf '%s:%s\n' "$GIT_USER" "$(git_password)" | put "$STATE/etc/git-users" 0640
 	chgrp www-data "$STATE/etc/git-users"
+	install -d -m 0755 "$STATE/etc/git-template" "$STATE/etc/git-template/hooks"
+	put "$STATE/etc/git-template/hooks/post-receive" 0755 <<-'SH'
+		#!/bin/sh
+		# Tells of each ref that was pushed, where somebody wants to be told.
+		url=$(git config hook.url) || exit 0
+		secret=$(git config hook.secret)
+		repository=$(pwd | sed 's|.*/\([^/]*/[^/]*\)\.git$|\1|')
+		while read -r before after ref; do
+			body=$(jq -cn --arg ref "$ref" --arg before "$before" --arg after "$after" --arg repository "$repository" \
+				--arg name "$(git log -1 --format=%an "$after")" --arg email "$(git log -1 --format=%ae "$after")" \
+				--arg message "$(git log -1 --format=%B "$after")" \
+				'{id: $after, message: $message, author: {name: $name, email: $email}} as $head |
+				{ref: $ref, before: $before, after: $after, head_commit: $head, repository: {full_name: $repository}}')
+			signature=$(printf '%s' "$body" | openssl dgst -sha256 -hmac "$secret" | sed 's/.* //')
+			curl -sS -m 60 --retry 20 --retry-delay 1 --retry-all-errors --fail-with-body -o /dev/null \
+				-H 'Content-Type: application/json' -H 'X-Gitea-Event: push' -H "X-Gitea-Signature: $signature" \
+				-H "X-Gitea-Delivery: $(cat /proc/sys/kernel/random/uuid)" --data-binary "$body" "$url"
+		done
+	SH
 	put "$STATE/etc/git-backend" 0755 <<-'SH'
 		#!/bin/sh
 		# Runs git http-backend for the folder named by the URL's first part.
@@ -42,7 +62,7 @@ git_server_up() {
 		export GIT_CONFIG_KEY_3=uploadpack.allowFilter GIT_CONFIG_VALUE_3=true
 		case $QUERY_STRING:$repo in
 		service=git-receive-pack:*..*) ;;
-		service=git-receive-pack:[a-zA-Z0-9]*) [ -d "$root/$repo" ] || git init -q --bare -b main "$root/$repo" ;;
+		service=git-receive-pack:[a-zA-Z0-9]*) [ -d "$root/$repo" ] || git init -q --bare -b main --template="${0%/*}/git-template" "$root/$repo" ;;
 		esac
 		exec git http-backend
 	SH
