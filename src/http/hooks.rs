@@ -24,7 +24,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
 use self::{
@@ -40,6 +40,8 @@ use crate::{
 
 /// How long a delivery may take, from its first byte to its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// KiB of bodies that are read as JSON at once, which takes many times as much memory.
+const READ_AT_ONCE: usize = 8 * 1_024;
 /// Of a delivery's id.
 const MAX_ID: usize = 255;
 
@@ -52,6 +54,7 @@ struct Shared {
     store: Store,
     limiter: DefaultKeyedRateLimiter<Uuid>,
     bodies: Bodies,
+    turns: Semaphore,
     metrics: Metrics,
 }
 
@@ -64,6 +67,7 @@ impl Hooks {
             store: Store::new(pool),
             limiter: RateLimiter::keyed(quota),
             bodies: Bodies::default(),
+            turns: Semaphore::new(READ_AT_ONCE),
             metrics,
         }))
     }
@@ -165,6 +169,8 @@ impl Shared {
         self.verify(namespace, &webhook, &headers, body).await?;
         // Only after the signature: nobody else can use up what the Git host may send.
         self.limiter.check_key(&webhook.id).map_err(|_| Answer::TooMany)?;
+        let share = u32::try_from(body.len() / 1_024 + 1).unwrap_or(u32::MAX);
+        let _turn = self.turns.acquire_many(share).await.map_err(|_| Answer::Unavailable)?;
         let received = read(&webhook, &headers, body)?;
         self.store.put(received).await.map_err(|error| {
             tracing::warn!(webhook.namespace = namespace, webhook.name = name, %error, "a delivery could not be stored");
@@ -223,7 +229,7 @@ fn read(webhook: &Active, headers: &HeaderMap, body: &[u8]) -> Result<Received, 
     };
     let event =
         if row.event.is_empty() { "" } else { signature::single(&sent, row.event).ok_or(Answer::Unreadable)? };
-    let event = (row.read)(event, &payload, &webhook.spec.pointers());
+    let event = (row.read)(event, &payload, &webhook.spec.pointers()).bounded();
     Ok(Received { webhook: webhook.id, delivery_id, event, payload })
 }
 

@@ -169,6 +169,19 @@ impl Event {
         }
     }
 
+    /// The same with texts of a length that rows, statuses and whoever decides of many events at once can hold. Nothing
+    /// that can be built has longer ones.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        let Self { git_ref, branch, target_branch, tag, before, commit, author, repository, idle_action, .. } =
+            &mut self;
+        for text in [git_ref, branch, target_branch, tag, before, commit, author, repository, idle_action] {
+            cut(text, MAX_TEXT_BYTES);
+        }
+        cut(&mut self.message, MAX_MESSAGE_BYTES);
+        self
+    }
+
     /// The push of a ref from one commit to another.
     fn push(git_ref: Option<String>, before: Option<String>, commit: Option<String>) -> Self {
         let name = |prefix| git_ref.as_deref().and_then(|name| name.strip_prefix(prefix)).map(str::to_owned);
@@ -186,6 +199,16 @@ impl Event {
     fn release(tag: Option<String>) -> Self {
         let git_ref = tag.as_ref().map(|tag| format!("refs/tags/{tag}"));
         Self { kind: Some(GitEvent::Release), git_ref, tag, ..Self::default() }
+    }
+}
+
+/// Of each text of an event, and of a commit's message.
+const MAX_TEXT_BYTES: usize = 1_024;
+const MAX_MESSAGE_BYTES: usize = 8 * 1_024;
+
+fn cut(text: &mut Option<String>, bytes: usize) {
+    if let Some(text) = text {
+        text.truncate(text.floor_char_boundary(bytes));
     }
 }
 

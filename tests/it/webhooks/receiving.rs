@@ -310,6 +310,26 @@ async fn deliveries_that_come_together_are_each_a_row_when_they_are_answered(poo
     assert_eq!(host.cluster.builds().len(), 1, "all tell of one push");
 }
 
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn large_deliveries_take_turns_and_what_they_say_is_kept_in_bounds(pool: PgPool) {
+    let host = Host::new(&pool);
+    let webhooks = ["a", "b", "c"].map(|name| (name, spec("github", &json!({}))));
+    host.has(1, &webhooks).await;
+    let mut push: Value = serde_json::from_str(&fixture("github-push")).expect("JSON");
+    push["repository"]["full_name"] = json!("x".repeat(3 * 1024 * 1024));
+    let push = push.to_string();
+    let all = webhooks.iter().flat_map(|(name, _)| [(*name, "1"), (*name, "2")]);
+    let answers = join_all(all.map(|(name, id)| host.push(name, id, &push))).await;
+    assert!(answers.iter().all(|answer| *answer == StatusCode::ACCEPTED), "{answers:?}");
+    host.deliver().await;
+    let rows = host.rows().await;
+    assert_eq!(rows.len(), 6);
+    for cause in causes(&rows) {
+        let cause = cause.expect("another repository");
+        assert!(cause.starts_with("it is about repository \"xxx") && cause.len() < 2_000, "{}", cause.len());
+    }
+}
+
 #[tokio::test]
 async fn without_its_database_a_webhook_asks_to_be_told_again() {
     let pool = PgPoolOptions::new()

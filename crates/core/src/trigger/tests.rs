@@ -222,3 +222,17 @@ fn every_provider_has_a_row_and_reads_anything_without_panic() {
         }
     }
 }
+
+#[test]
+fn no_event_is_longer_than_a_row_and_a_status_can_hold() {
+    let long = "ä".repeat(100_000);
+    let mut text: Value = payload("github-push");
+    for pointer in ["/ref", "/before", "/after", "/repository/full_name", "/head_commit/message", "/head_commit/id"] {
+        *text.pointer_mut(pointer).unwrap() = format!("refs/heads/{long}").into();
+    }
+    let event = github::read("push", &text, &Pointers::default()).bounded();
+    assert!(serde_json::to_string(&event).unwrap().len() < 20_000);
+    assert!(matches!(decide(&event, everything(), false), Err(Cause::Repository(name)) if name.len() <= 1_024));
+    let usual = push();
+    assert_eq!(usual.clone().bounded(), usual);
+}
