@@ -5,6 +5,7 @@ pub mod inline;
 use std::{
     net::SocketAddr,
     num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -28,6 +29,13 @@ pub struct Operator {
     /// Address that serves /livez, /readyz and /metrics alone, whatever goes on at the other
     #[arg(long, env = "IMAGE_FACTORY_HEALTH_LISTEN", default_value = "0.0.0.0:8081")]
     pub health_listen: SocketAddr,
+    /// Folder with tls.crt and tls.key, as a Secret of type kubernetes.io/tls is mounted, and kept current by whoever
+    /// mounts it: the API is served by https too
+    #[arg(long, env = "IMAGE_FACTORY_TLS_FOLDER")]
+    pub tls_folder: Option<PathBuf>,
+    /// Address that serves the API by https, where there is such a folder
+    #[arg(long, env = "IMAGE_FACTORY_TLS_LISTEN", default_value = "0.0.0.0:8443")]
+    pub tls_listen: SocketAddr,
     /// Address at which Git hosts reach this server, such as https://builds.example.com: webhooks tell where to deliver
     #[arg(long, env = "IMAGE_FACTORY_EXTERNAL_URL", value_parser = external_url)]
     pub external_url: Option<String>,

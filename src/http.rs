@@ -11,6 +11,7 @@ mod logs;
 mod parameters;
 mod refusal;
 mod tails;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     access::AUDIENCE,
-    connections::serve,
+    connections::{serve, serve_encrypted},
     hooks::{Hooks, routes as hooks},
+    tls::acceptor,
 };
 use self::{access::Access, logs::Seats, refusal::Refusal, tails::Tails};
 use crate::runtime::{Context, health::Health, metrics::Metrics};

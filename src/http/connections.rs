@@ -26,6 +26,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a caller may take to say what it wants, and a connection may stand unused.
@@ -43,38 +44,40 @@ pub struct Lasts(pub Duration);
 
 /// Serves until `stop`, and then what is being answered. Beyond so many connections new ones wait.
 pub async fn serve(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
+    serve_by(None, listener, router, connections, stop).await;
+}
+
+/// The same by https.
+pub async fn serve_encrypted(
+    tls: TlsAcceptor,
+    listener: TcpListener,
+    router: Router,
+    connections: usize,
+    stop: CancellationToken,
+) {
+    serve_by(Some(tls), listener, router, connections, stop).await;
+}
+
+async fn serve_by(
+    tls: Option<TlsAcceptor>,
+    listener: TcpListener,
+    router: Router,
+    connections: usize,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(connections));
     let served = TaskTracker::new();
     while let Some((stream, place)) = stop.run_until_cancelled(accept(&listener, &places)).await {
-        let (router, stop) = (router.clone(), stop.clone());
+        let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
         served.spawn(async move {
-            let more = Arc::new(Mutex::new(Duration::ZERO));
-            let (router, lasts) = (TowerToHyperService::new(router), more.clone());
-            let answers = service_fn(move |request: Request<Incoming>| {
-                let (answer, lasts) = (router.call(request), lasts.clone());
-                async move {
-                    let answer = answer.await?;
-                    let longer = answer.extensions().get::<Lasts>().map_or(Duration::ZERO, |Lasts(longer)| *longer);
-                    *lasts.lock().unwrap_or_else(PoisonError::into_inner) = longer;
-                    Ok::<_, Infallible>(answer)
-                }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(SILENCE)
-                .serve_connection(TokioIo::new(Impatient::new(stream)), answers);
-            let mut connection = pin!(connection);
-            let has_ended = tokio::select! {
-                _ = connection.as_mut() => true,
-                () = stop.cancelled() => false,
-                () = sleep(LIFETIME) => false,
-            };
-            if !has_ended {
-                connection.as_mut().graceful_shutdown();
-                // A caller that breaks off is its own affair.
-                if timeout(LAST_ANSWER, connection.as_mut()).await.is_err() {
-                    let longer = *more.lock().unwrap_or_else(PoisonError::into_inner);
-                    let _ = timeout(longer, connection).await;
+            let stream = Impatient::new(stream);
+            match tls {
+                None => converse(stream, router, &stop).await,
+                Some(tls) => {
+                    let agreed = stop.run_until_cancelled(timeout(SILENCE, tls.accept(stream))).await;
+                    if let Some(Ok(Ok(stream))) = agreed {
+                        converse(stream, router, &stop).await;
+                    }
                 }
             }
             drop(place);
@@ -82,6 +85,42 @@ pub async fn serve(listener: TcpListener, router: Router, connections: usize, st
     }
     served.close();
     served.wait().await;
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    stop: &CancellationToken,
+) {
+    let more = Arc::new(Mutex::new(Duration::ZERO));
+    let (router, lasts) = (TowerToHyperService::new(router), more.clone());
+    let answers = service_fn(move |request: Request<Incoming>| {
+        let (answer, lasts) = (router.call(request), lasts.clone());
+        async move {
+            let answer = answer.await?;
+            let longer = answer.extensions().get::<Lasts>().map_or(Duration::ZERO, |Lasts(longer)| *longer);
+            *lasts.lock().unwrap_or_else(PoisonError::into_inner) = longer;
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(SILENCE)
+        .serve_connection(TokioIo::new(stream), answers);
+    let mut connection = pin!(connection);
+    let has_ended = tokio::select! {
+        _ = connection.as_mut() => true,
+        () = stop.cancelled() => false,
+        () = sleep(LIFETIME) => false,
+    };
+    if !has_ended {
+        connection.as_mut().graceful_shutdown();
+        // A caller that breaks off is its own affair.
+        if timeout(LAST_ANSWER, connection.as_mut()).await.is_err() {
+            let longer = *more.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = timeout(longer, connection).await;
+        }
+    }
 }
 
 async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {

@@ -395,3 +395,72 @@ async fn a_caller_that_always_has_another_question_gives_up_its_place() {
     assert!(is_served(address).await);
     timeout(Duration::from_secs(10), asking).await.expect("its connection has ended").unwrap();
 }
+
+/// Where a certificate is kept, and put in place of the one before.
+struct Certificates(std::path::PathBuf);
+
+impl Certificates {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("image-factory-tls-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn put(&self, from: &str, file: &str) {
+        let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+        std::fs::copy(fixtures.join(from).join(file), self.0.join(file)).unwrap();
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Asks by https, trusting this certificate alone.
+async fn asked(address: std::net::SocketAddr, certificate: &'static [u8]) -> reqwest::Result<StatusCode> {
+    let trusted = reqwest::Certificate::from_pem(certificate).unwrap();
+    let client = reqwest::Client::builder().tls_certs_only([trusted]).no_proxy().build().unwrap();
+    Ok(client.get(format!("https://{address}/livez")).send().await?.status())
+}
+
+#[tokio::test]
+async fn by_https_it_answers_with_the_certificate_of_its_files_also_when_that_was_renewed() {
+    const ONE: &[u8] = include_bytes!("../../tests/fixtures/tls/one/tls.crt");
+    const TWO: &[u8] = include_bytes!("../../tests/fixtures/tls/two/tls.crt");
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let files = Certificates::new("renewed");
+    assert!(acceptor(&files.0).is_err_and(|error| error.to_string().starts_with("failed to read")));
+    files.put("one", "tls.crt");
+    files.put("two", "tls.key");
+    assert!(acceptor(&files.0).is_err(), "another certificate's key");
+    files.put("one", "tls.key");
+    let tls = acceptor(&files.0).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (router, ..) = server();
+    tokio::spawn(serve_encrypted(tls, listener, router, 8, CancellationToken::new()));
+    assert_eq!(asked(address, ONE).await.unwrap(), StatusCode::OK);
+    assert!(asked(address, TWO).await.is_err());
+    // Who says nothing, or nothing of TLS, keeps no place.
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    silent.read_to_end(&mut Vec::new()).await.unwrap();
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let _ = plain.read_to_end(&mut Vec::new()).await;
+
+    // Half of a renewal changes nothing.
+    files.put("two", "tls.crt");
+    sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(asked(address, ONE).await.unwrap(), StatusCode::OK);
+    files.put("two", "tls.key");
+    for turn in 0.. {
+        if asked(address, TWO).await.is_ok() {
+            break;
+        }
+        assert!(turn < 50, "it was renewed");
+        sleep(Duration::from_millis(200)).await;
+    }
+    assert!(asked(address, ONE).await.is_err());
+}
