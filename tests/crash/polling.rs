@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use image_factory::crd::{Build, WebhookConfig};
 use kube::{
     Api, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::json;
 
@@ -19,6 +19,10 @@ use super::{
     watching,
 };
 
+fn webhooks(tenant: &Tenant) -> Api<WebhookConfig> {
+    Api::namespaced(tenant.client.clone(), &tenant.namespace)
+}
+
 async fn apply(tenant: &Tenant, repository: &Repository) {
     let mut template = tenant.manifest("web", "container", "")["spec"].clone();
     template["source"] = json!({"git": {"url": repository.url}});
@@ -28,8 +32,8 @@ async fn apply(tenant: &Tenant, repository: &Repository) {
         "spec": {"provider": "gitea", "secretRef": {"name": "hook", "key": "secret"}, "repository": "orchard/web",
             "poll": {"interval": "1m"}, "template": {"spec": template}},
     });
-    let api: Api<WebhookConfig> = Api::namespaced(tenant.client.clone(), &tenant.namespace);
-    api.patch("web", &PatchParams::apply(APPLIER).force(), &Patch::Apply(&manifest))
+    webhooks(tenant)
+        .patch("web", &PatchParams::apply(APPLIER).force(), &Patch::Apply(&manifest))
         .await
         .expect("the API server accepts it");
 }
@@ -103,6 +107,9 @@ async fn error_then_crash(place: &str) {
         assert_eq!(rows.len(), revisions.len());
         assert!(rows.iter().all(|(commit, number)| different.contains(commit) && *number == 1), "{rows:?}");
         history::holds().await;
+        // The next operator shall look at nothing of this.
+        webhooks(tenant).delete("web", &DeleteParams::default()).await.expect("it can be deleted");
+        watching::eventually("no more looks", async || looked(tenant).await.is_none().then_some(())).await;
         operator.stop().await;
     })
     .await;

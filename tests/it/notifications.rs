@@ -386,10 +386,14 @@ async fn what_is_new_does_not_wait_for_a_receiver_that_is_slow(pool: PgPool) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::select! {
-        () = later => {}
-        () = sending => unreachable!("the slow one was given up before the quick one was told"),
-    }
+    // The slow one takes 15 s.
+    let told = async {
+        tokio::select! {
+            () = later => {}
+            () = sending => unreachable!("the slow one was given up before the quick one was told"),
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told).await.expect("it is told meanwhile");
 }
 
 #[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
