@@ -67,7 +67,8 @@ async fn apply(tenant: &Tenant, notify: &str) {
 
 /// Whether a delivery was taken.
 async fn deliver(operator: &Operator, tenant: &Tenant, id: &str, commit: &str) -> bool {
-    let body = json!({"repository": "orchard/web", "ref": "refs/heads/main", "commit": commit}).to_string();
+    // A branch each: an older commit of a branch is not built after a newer one.
+    let body = json!({"repository": "orchard/web", "ref": format!("refs/heads/{id}"), "commit": commit}).to_string();
     let now = image_factory::clock::now().as_second();
     let signature = signature::sign(SECRET.as_bytes(), id, now, body.as_bytes()).expect("a secret");
     let request = reqwest::Client::new()

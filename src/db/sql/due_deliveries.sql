@@ -14,6 +14,12 @@ busy as materialized (
     from webhook_deliveries m
     where m.made_at > now() - interval '2 minutes' and m.build_id is null
       and m.webhook_config_id in (select webhook_config_id from due)
+      -- Its Build may belong to a try before this one.
+      and not exists (
+          select from webhook_deliveries o
+          where o.webhook_config_id = m.webhook_config_id and o.direction = 'inbound'
+            and o.delivery_id = m.delivery_id and o.build_name = m.build_name and o.build_id is not null
+      )
     union
     select m.webhook_config_id, m.build_name
     from builds live

@@ -78,6 +78,26 @@ async fn a_build_that_was_made_unheard_is_not_made_twice(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn a_build_that_was_made_unheard_holds_up_the_next_until_it_has_ended_and_no_longer(pool: PgPool) {
+    let host = Host::new(&pool);
+    limits(&pool, 10, 10).await;
+    host.has(1, &[("hook", spec("github", &json!({})))]).await;
+    host.push("hook", "1", &fixture("github-push")).await;
+    host.cluster.fails(Some(Failure::AnswerLost));
+    host.deliver_on().await;
+    host.cluster.fails(None);
+    let build = host.queue(&host.cluster.builds()[0]).await;
+    host.push("hook", "2", &moved(COMMIT, &"7".repeat(40))).await;
+    host.due_now().await;
+    host.deliver_on().await;
+    assert_eq!(host.cluster.builds().len(), 1, "it has not ended");
+    claim(&pool).await.expect("it works");
+    finish(&pool, build, &success("registry.test/shop/web:1")).await;
+    host.deliver_on().await;
+    assert_eq!(host.cluster.builds().len(), 2);
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
 async fn a_build_that_can_not_be_made_is_given_up_for_all_to_see(pool: PgPool) {
     let host = Host::new(&pool);
     host.has(1, &[("hook", spec("github", &json!({})))]).await;
