@@ -379,7 +379,7 @@ async fn what_is_new_does_not_wait_for_a_receiver_that_is_slow(pool: PgPool) {
     let sending = send(&host, &sender);
     let later = async {
         // It is being sent.
-        silent.accept().await.expect("a connection");
+        let _connection = silent.accept().await.expect("a connection");
         host.has(2, &[("slow", spec(&silent_url, &[])), ("quick", spec(&receiver.listen().await, &[]))]).await;
         queued(&pool, &attempt("orchard", "two")).await;
         while receiver.received().is_empty() {
