@@ -1,12 +1,13 @@
 //! Buildah: `[1/2] STEP 3/5: RUN make` begins a step (without the brackets where there is one stage),
 //! `--> ea7f810e67d`, its image's id, ends it. A step from the cache says `--> Using cache <id>`, and
-//! then that same id. Instructions that only change the configuration are steps too.
+//! then that same id. Instructions that only change the configuration are steps too. In a stage that is squashed only
+//! the last step has an id, and the others end where the next begins.
 //!
 //! Buildah prints what a command prints between its own lines, so a RUN can imitate them. A step is
 //! therefore only what comes next: the following number of the same count, or the first of a later
-//! stage, right after the end of the step before. So no build has more steps than buildah announced
-//! with the first of each stage. A step that is told of a second time began the second time. What is
-//! left: a RUN that prints an id and then the next step's beginning can give that step another name
+//! stage, right after the end of the step before, once a step of the stage has told its id. So no
+//! build has more steps than buildah announced with the first of each stage. A step that is told of a
+//! second time began the second time. What is left: a RUN that prints an id and then the next step's beginning can give that step another name
 //! until the real one comes, and take from its own output.
 
 use jiff::Timestamp;
@@ -20,6 +21,8 @@ use crate::loglevel::Level;
 #[derive(Debug, Default)]
 pub(super) struct Buildah {
     current: Option<Current>,
+    /// The stage tells the ids of its steps. One that is squashed has none but its last.
+    tells_ids: bool,
     /// The last stage is built; what follows is about its image.
     over: bool,
 }
@@ -105,8 +108,9 @@ impl Buildah {
         if let Some(current) = &mut self.current {
             let same_stage = current.stage == heading.stage && current.place.1 == heading.place.1;
             let (now, of) = current.place;
-            // The base of a stage has no id of its own.
-            let ended = current.committed.or((now == 1).then_some(at));
+            // The base of a stage has no id of its own, and where the second step has none, the others have none either.
+            let ended = current.committed.or((now == 1 || !self.tells_ids).then_some(at));
+            self.tells_ids |= current.committed.is_some();
             if same_stage && heading.place.0 == now && now > 1 && ended.is_some() {
                 record.restart(current.id, at, heading.name);
                 *current = Current::new(current.id, heading);
@@ -123,6 +127,9 @@ impl Buildah {
             current.succeed(ended, record);
         } else if heading.place.0 != 1 {
             return false;
+        }
+        if heading.place.0 == 1 {
+            self.tells_ids = false;
         }
         record.announce(&stage, heading.place.1);
         self.current = Some(Current::new(record.begin(at, heading.name, &stage), heading));

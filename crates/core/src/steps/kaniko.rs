@@ -3,7 +3,8 @@
 //! `Building stage '…'`: kaniko itself prints none.
 //!
 //! Between `msg="Running: […]"` and `msg="Taking snapshot of …"` a command runs, and what it prints
-//! stands between kaniko's own lines. So then no line begins a step; and kaniko's lines count only
+//! stands between kaniko's own lines. So then no line begins a step, unless the stage is squashed, which has one
+//! snapshot at its end and says so before its first instruction; and kaniko's lines count only
 //! where their time is that of the container's clock. What is left: kaniko announces no number of
 //! steps, so a RUN that prints kaniko's lines with the time of now can add steps to its own build, up
 //! to the cap. A failing COPY whose file is missing is not named by kaniko, unless it is the first
@@ -33,6 +34,8 @@ pub(super) struct Kaniko {
     /// The first instruction of the stage that needs its files.
     needs_files: Option<String>,
     at_base: bool,
+    /// One snapshot is taken at the stage's end, so a command ends where the next instruction begins.
+    squashes: bool,
 }
 
 impl Kaniko {
@@ -45,12 +48,16 @@ impl Kaniko {
     }
 
     fn while_running(&mut self, said: &Said<'_>, line: Line<'_>, record: &mut Record) {
-        if ends_command(&said.message) {
+        let is_next = self.squashes && is_instruction(&said.message);
+        if is_next || ends_command(&said.message) {
             self.running = false;
             if let Some(id) = self.current
                 && !said.before.is_empty()
             {
                 record.output(id, said.before);
+            }
+            if is_next {
+                self.between(said, line, record);
             }
         } else if !is_in_the_background(&said.message) {
             // What the command prints may look the same.
@@ -66,6 +73,7 @@ impl Kaniko {
             self.cached.clear();
             self.needs_files = None;
             self.at_base = true;
+            self.squashes = false;
             self.begin(&format!("FROM {}", base.0), line.at, record);
         } else if let Some(name) = message.strip_prefix("Using caching version of cmd: ") {
             if self.cached.len() < STEPS {
@@ -73,6 +81,8 @@ impl Kaniko {
             }
         } else if let Some(name) = message.strip_prefix("Unpacking rootfs as cmd ") {
             self.needs_files = name.strip_suffix(" requires it.").map(str::to_owned);
+        } else if message == "Initializing snapshotter ..." && self.at_base {
+            self.squashes = true;
         } else if message.starts_with("Running: [") {
             self.running = true;
         } else if ends_stage(message) {
