@@ -29,6 +29,7 @@ echo "the same, launchMode operator:"
 launch_mode operator
 cargo bench --bench operator -- launch
 launch_mode kubernetes
+cargo bench --bench methods
 cargo bench --bench claims
 cargo bench --bench rows
 cargo bench --bench live_logs
