@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use image_factory_core::{destination::Range, git::Protocol};
+use image_factory_core::{destination::Range, git::Protocol, mirrors::Mirror};
 
 /// `image-factory operator`.
 #[derive(Args, Clone, Debug)]
@@ -53,6 +53,10 @@ pub struct Operator {
     /// with an unverified certificate
     #[arg(long, env = "IMAGE_FACTORY_INSECURE_REGISTRIES", value_delimiter = ',')]
     pub insecure_registries: Vec<String>,
+    /// Mirrors, as registry=host[:port][/path] (comma separated): where kaniko, buildx and container look first for the
+    /// images of that registry
+    #[arg(long, env = "IMAGE_FACTORY_REGISTRY_MIRRORS", value_delimiter = ',')]
+    pub registry_mirrors: Vec<Mirror>,
     #[command(flatten)]
     pub resources: BuildResources,
     /// Git protocols (http, git; comma separated) that sources may use though they are not encrypted

@@ -9,7 +9,10 @@ pub mod build_schedule;
 pub mod build_status;
 pub mod build_worker;
 pub mod execution;
+#[cfg(test)]
+mod fields;
 pub mod inputs;
+pub mod options;
 pub mod output;
 pub mod reference;
 pub mod source;

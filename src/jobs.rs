@@ -20,6 +20,7 @@ use std::{collections::BTreeMap, time::Duration};
 use image_factory_core::{
     ids,
     method::Method,
+    mirrors::Mirror,
     pod::{AGENT, CREDENTIALS, INSPECT_CONTAINER, PREPARE_CONTAINER, SOURCE, VOLUME},
     reference::Reference,
 };
@@ -78,6 +79,8 @@ pub struct Settings {
     pub launch_mode: LaunchMode,
     pub images: Images,
     pub insecure_registries: Vec<String>,
+    /// Where images are looked for first, by the methods that read a Dockerfile.
+    pub mirrors: Vec<Mirror>,
     /// For the container that does the work, where the spec says nothing.
     pub requests: BTreeMap<String, Quantity>,
     pub limits: BTreeMap<String, Quantity>,
@@ -294,6 +297,7 @@ fn inspect(launch: &Launch, settings: &Settings, insecure: &[String], digest_fro
         args.push(format!("--dockerfile={SOURCE}/{}/{dockerfile}", spec.context));
         args.extend(spec.target.iter().map(|target| format!("--target={target}")));
         args.extend(spec.build_args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
+        args.extend(settings.mirrors.iter().map(|mirror| format!("--registry-mirror={mirror}")));
     }
     args.extend(spec.platforms.iter().map(|platform| format!("--platform={platform}")));
     if spec.method == Method::Packer {

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use image_factory_core::report::PodFailure;
 use image_factory_core::{
     inspection::{BaseFacts, Inspection},
+    mirrors::Mirror,
     platform,
 };
 use oci_client::Reference;
@@ -92,6 +93,8 @@ pub struct Pushed {
     pub dockerfile: Option<Dockerfile>,
     /// Registries, as `host` or `host:port`, that may be spoken to without TLS or with any certificate.
     pub insecure_registries: Vec<String>,
+    /// Where the base image is looked for first, as the builder has done.
+    pub mirrors: Vec<Mirror>,
     /// Folder with a `config.json`; without one, or without a login for a registry in it, that is asked anonymously.
     pub docker_config: Option<PathBuf>,
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use image_factory_core::mirrors::Mirror;
 use image_factory_core::packer::Plan;
 use image_factory_core::pod::{SOURCE, TERMINATION_LOG};
 use image_factory_core::report::{InspectFailure, PodFailure};
@@ -47,6 +48,9 @@ pub struct Arguments {
     /// A registry (host or host:port) of which any certificate is accepted, or plain http where there is no TLS
     #[arg(long = "insecure-registry", value_name = "HOST")]
     pub insecure_registries: Vec<String>,
+    /// Where the base image is looked for first, as registry=host[:port][/path]
+    #[arg(long = "registry-mirror", value_name = "REGISTRY=PLACE", requires = "dockerfile")]
+    pub mirrors: Vec<Mirror>,
     /// Folder with the config.json that holds the push credentials
     #[arg(long)]
     pub docker_config: Option<PathBuf>,
@@ -104,6 +108,7 @@ async fn inspect(arguments: Arguments) -> Result<String, PodFailure> {
             build_args: arguments.build_args.into_iter().collect(),
         }),
         insecure_registries: arguments.insecure_registries,
+        mirrors: arguments.mirrors,
         docker_config: arguments.docker_config,
     };
     let inspection = match arguments.digest_from {

@@ -79,6 +79,7 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
                 .collect(),
             limits: config.resources.limits.iter().cloned().map(|(name, amount)| (name, Quantity(amount))).collect(),
             insecure_registries: config.insecure_registries.iter().filter(|host| !host.is_empty()).cloned().collect(),
+            mirrors: config.registry_mirrors.clone(),
             sources: jobs::source::Settings {
                 insecure_protocols: config.source_protocols.clone(),
                 authorities: config.source_authorities.clone(),

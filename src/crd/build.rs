@@ -13,6 +13,7 @@ use super::{
     execution::{Placement, Resources, Retention, Retries},
     inputs::{BuildSecret, Cache, Packer, Scan, SshKey},
     only_with,
+    options::Options,
     output::Output,
     source::Source,
     unavailable,
@@ -56,8 +57,29 @@ use super::{
 #[x_kube(validation = only_with("spec.buildpacks", "!has(self.buildpacks) || size(self.buildpacks) == 0", &["paketo"]))]
 #[x_kube(validation = only_with("spec.packer", "!has(self.packer)", &["packer"]))]
 #[x_kube(validation = ("self.method != 'packer' || has(self.packer)", "method packer needs spec.packer with a template, or the path of one in the source"))]
+// Which of the options, and what they need.
+#[x_kube(validation = only_with("spec.options.format", "!has(self.options) || !has(self.options.format)", &["kaniko", "container"]))]
+#[x_kube(validation = only_with("spec.options.reproducible", "!has(self.options) || !has(self.options.reproducible) || !self.options.reproducible", &["kaniko", "container"]))]
+#[x_kube(validation = only_with("spec.options.squash", "!has(self.options) || !has(self.options.squash) || !self.options.squash", &["kaniko", "container"]))]
+#[x_kube(validation = only_with("spec.options.cacheTtl", "!has(self.options) || !has(self.options.cacheTtl)", &["kaniko", "container"]))]
+#[x_kube(validation = only_with("spec.options.cacheCopyLayers", "!has(self.options) || !has(self.options.cacheCopyLayers) || !self.options.cacheCopyLayers", &["kaniko"]))]
+#[x_kube(validation = only_with("spec.options.compressedCaching", "!has(self.options) || !has(self.options.compressedCaching) || self.options.compressedCaching", &["kaniko"]))]
+#[x_kube(validation = only_with("spec.options.snapshotMode", "!has(self.options) || !has(self.options.snapshotMode) || self.options.snapshotMode == 'redo'", &["kaniko"]))]
+#[x_kube(validation = only_with("spec.options.useNewRun", "!has(self.options) || !has(self.options.useNewRun) || !self.options.useNewRun", &["kaniko"]))]
+#[x_kube(validation = only_with("spec.options.ignorePaths", "!has(self.options) || !has(self.options.ignorePaths) || size(self.options.ignorePaths) == 0", &["kaniko"]))]
+#[x_kube(validation = (
+    "!has(self.options) || !(has(self.options.cacheTtl) || has(self.options.cacheCopyLayers) && self.options.cacheCopyLayers || has(self.options.compressedCaching) && !self.options.compressedCaching) || has(self.cache) && has(self.cache.repo)",
+    "spec.options.cacheTtl, cacheCopyLayers and compressedCaching are about the layers in spec.cache.repo: set it, or remove them"
+))]
+#[x_kube(validation = (
+    "!has(self.options) || !has(self.options.squash) || !self.options.squash || !has(self.cache) || !has(self.cache.repo) || !self.cache.enabled",
+    "spec.options.squash leaves no layers to keep or to take from a cache: remove it, or spec.cache.repo"
+))]
+#[x_kube(validation = (
+    "self.method != 'kaniko' || !has(self.options) || !has(self.options.reproducible) || !self.options.reproducible || !has(self.options.format) || self.options.format == 'docker'",
+    "method kaniko writes a reproducible image by the media types of docker: remove spec.options.format, or make it docker"
+))]
 // What is in the API and does not act yet. Delete a line when its field does.
-#[x_kube(validation = unavailable("spec.options", "!has(self.options) || size(dyn(self.options)) == 0"))]
 #[x_kube(validation = unavailable("spec.scan", "!has(self.scan)"))]
 #[x_kube(validation = unavailable("spec.retention.deleteFromRegistry", "!has(self.retention) || !has(self.retention.deleteFromRegistry) || !self.retention.deleteFromRegistry"))]
 #[x_kube(validation = unavailable("spec.retention.artifacts delete_on_success", "!has(self.retention) || !has(self.retention.artifacts) || self.retention.artifacts != 'delete_on_success'"))]
@@ -132,10 +154,9 @@ pub struct BuildSpec {
     /// The Packer template and its variables. Method packer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packer: Option<Packer>,
-    /// Values of one method that have no field of their own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "any_values")]
-    pub options: BTreeMap<String, serde_json::Value>,
+    /// Values of some methods that have no field of their own.
+    #[serde(default, skip_serializing_if = "super::is_default")]
+    pub options: Options,
     /// Values for the Dockerfile's ARG instructions, by name. They can be read in the image's history:
     /// no place for a secret. Methods kaniko, buildx and container; at most 64, values at most 4096
     /// characters.
@@ -258,10 +279,6 @@ fn default_context() -> String {
     ".".to_owned()
 }
 
-fn any_values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -298,7 +315,11 @@ mod tests {
             "builder": "localhost:5000/builder:1",
             "buildpacks": ["localhost:5000/buildpack:1"],
             "packer": {"template": "source {}", "path": "image.pkr.hcl", "variables": {"region": "eu"}},
-            "options": {"deep": {"list": [1, true, null]}},
+            "options": {
+                "format": "docker", "reproducible": true, "squash": true, "cacheTtl": "36h", "cacheCopyLayers": true,
+                "compressedCaching": false, "snapshotMode": "full", "useNewRun": true, "ignorePaths": ["/var/cache"],
+                "ofANewerVersion": {"list": [1, true, null]},
+            },
             "buildArgs": {"VERSION": "1.2"},
             "environment": {"CI": "true"},
             "secrets": [{"id": "npmrc", "secretRef": {"name": "npm", "key": "npmrc"}}],

@@ -2,8 +2,9 @@
 //! as a native sidecar and goes with the Pod. The daemon is privileged; the client is not. It is the
 //! daemon's container that does the work, so its agent counts what that uses, for the client's to report.
 
-use image_factory_core::pod::{
-    AGENT, BUILD_CONTAINER, BUILDKITD_CONTAINER, METADATA_FILE, OUT, SOURCE, USAGE_FILE, VOLUME,
+use image_factory_core::{
+    mirrors::{self, Mirror},
+    pod::{AGENT, BUILD_CONTAINER, BUILDKITD_CONTAINER, METADATA_FILE, OUT, SOURCE, USAGE_FILE, VOLUME},
 };
 use k8s_openapi::api::core::v1::{Container, SecurityContext, VolumeMount};
 
@@ -22,7 +23,7 @@ pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String])
         sidecars: vec![daemon(launch, settings, &socket)],
         build: client(launch, settings, &socket),
         volumes: vec![scratch(STATE_VOLUME)],
-        files: vec![(CONFIG_FILE, config(insecure))],
+        files: vec![(CONFIG_FILE, config(insecure, &settings.mirrors))],
         digest_from: format!("buildx:{METADATA_FILE}"),
     }
 }
@@ -107,9 +108,17 @@ fn attestation(kind: &str, wanted: bool, how: &str) -> String {
     if wanted { format!("--{kind}={how}") } else { format!("--{kind}=false") }
 }
 
-/// buildkitd.toml: <https://docs.docker.com/build/buildkit/toml-configuration/>.
-fn config(insecure: &[String]) -> String {
-    insecure
-        .iter()
-        .fold(String::new(), |toml, host| toml + "[registry.\"" + host + "\"]\n  http = true\n  insecure = true\n")
+/// buildkitd.toml: <https://docs.docker.com/build/buildkit/toml-configuration/>. A registry has one table.
+fn config(insecure: &[String], mirrors: &[Mirror]) -> String {
+    let mirrored = mirrors::by_registry(mirrors);
+    let alone = insecure.iter().filter(|host| mirrored.iter().all(|(registry, _)| registry != host));
+    let registries = mirrored.iter().cloned().chain(alone.map(|host| (host.as_str(), Vec::new())));
+    let table = |(host, locations): (&str, Vec<&str>)| {
+        let quoted: Vec<String> = locations.iter().map(|location| format!("\"{location}\"")).collect();
+        let mirrors = if quoted.is_empty() { String::new() } else { format!("  mirrors = [{}]\n", quoted.join(", ")) };
+        let is_insecure = insecure.iter().any(|known| known == host);
+        let insecure = if is_insecure { "  http = true\n  insecure = true\n" } else { "" };
+        format!("[registry.\"{host}\"]\n{mirrors}{insecure}")
+    };
+    registries.map(table).collect()
 }

@@ -1,7 +1,10 @@
 //! Method container: buildah with chroot isolation, as root with a short list of capabilities and
 //! without privileges. It pushes in a command of its own.
 
-use image_factory_core::pod::{BUILD_CONTAINER, DIGEST_FILE, OUT, SOURCE, VOLUME};
+use image_factory_core::{
+    mirrors::{self, Mirror},
+    pod::{BUILD_CONTAINER, DIGEST_FILE, OUT, SOURCE, VOLUME},
+};
 use k8s_openapi::api::core::v1::{Capabilities, Container, SecurityContext, VolumeMount};
 
 use super::{
@@ -68,7 +71,7 @@ pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String])
             ..Container::default()
         },
         volumes: vec![scratch(STORAGE_VOLUME)],
-        files: vec![(REGISTRIES_FILE, registries(insecure))],
+        files: vec![(REGISTRIES_FILE, registries(insecure, &settings.mirrors))],
         digest_from: format!("file:{DIGEST_FILE}"),
     }
 }
@@ -76,7 +79,13 @@ pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String])
 fn build(launch: &Launch, destinations: &[String]) -> Vec<String> {
     let spec = &launch.spec;
     let context = format!("{SOURCE}/{}", spec.context);
-    let mut argv: Vec<String> = ["buildah", "build", "--layers"].map(str::to_owned).to_vec();
+    // Not --squash, which takes the base image's layers too.
+    let layers = if spec.options.squash { "--layers=false" } else { "--layers" };
+    let mut argv: Vec<String> = ["buildah", "build", layers].map(str::to_owned).to_vec();
+    argv.extend(spec.options.format.map(|format| format!("--format={}", format.as_str())));
+    if spec.options.reproducible {
+        argv.push("--timestamp=0".to_owned());
+    }
     if let Some(dockerfile) = spec.dockerfile() {
         argv.push(format!("--file={context}/{dockerfile}"));
     }
@@ -88,6 +97,7 @@ fn build(launch: &Launch, destinations: &[String]) -> Vec<String> {
     if let Some(repo) = spec.cache.as_ref().filter(|cache| cache.enabled).and_then(|cache| cache.repo.as_ref()) {
         argv.push(format!("--cache-from={repo}"));
         argv.push(format!("--cache-to={repo}"));
+        argv.extend(spec.options.cache_ttl.iter().map(|ttl| format!("--cache-ttl={ttl}")));
     }
     argv.push(context);
     argv
@@ -102,10 +112,22 @@ fn push(name: &str, first: bool) -> Vec<String> {
     argv
 }
 
-/// registries.conf: short names mean docker.io, as with the other builders.
+/// registries.conf: short names mean docker.io, as with the other builders. A registry has one table, and each of its
+/// mirrors says for itself whether it is insecure.
 /// <https://github.com/containers/image/blob/main/docs/containers-registries.conf.5.md>
-fn registries(insecure: &[String]) -> String {
-    insecure.iter().fold("unqualified-search-registries = [\"docker.io\"]\n".to_owned(), |toml, host| {
-        toml + "[[registry]]\nlocation = \"" + host + "\"\ninsecure = true\n"
-    })
+fn registries(insecure: &[String], mirrors: &[Mirror]) -> String {
+    let place = |table: &str, location: &str, host: &str| {
+        let insecure = if insecure.iter().any(|known| known == host) { "insecure = true\n" } else { "" };
+        format!("[[{table}]]\nlocation = \"{location}\"\n{insecure}")
+    };
+    let mirrored = mirrors::by_registry(mirrors);
+    let mut toml = "unqualified-search-registries = [\"docker.io\"]\n".to_owned();
+    for (registry, _) in &mirrored {
+        toml += &place("registry", registry, registry);
+        for mirror in mirrors.iter().filter(|mirror| mirror.registry == *registry) {
+            toml += &place("registry.mirror", &mirror.location, mirror.host());
+        }
+    }
+    let rest = insecure.iter().filter(|host| mirrored.iter().all(|(registry, _)| registry != host));
+    rest.fold(toml, |toml, host| toml + &place("registry", host, host))
 }

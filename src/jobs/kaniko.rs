@@ -1,12 +1,16 @@
 //! Method kaniko: the executor unpacks the base image over its own container and runs each RUN in it, as root with a
 //! short list of capabilities and without privileges. So a RUN sees what the container does, the push credentials too.
 
-use image_factory_core::pod::{BUILD_CONTAINER, DIGEST_FILE, SOURCE, VOLUME};
+use image_factory_core::{
+    mirrors::Mirror,
+    pod::{BUILD_CONTAINER, DIGEST_FILE, SOURCE, VOLUME},
+};
 use k8s_openapi::api::core::v1::{Capabilities, Container, SeccompProfile, SecurityContext};
 
 use super::{
     Builder, Launch, Settings, destinations, dockerfile_flags, requested, secrets, shared_volume, under_agent, variable,
 };
+use crate::crd::options::Options;
 
 /// What files of any owner need, what a RUN under another user needs, and the set-group-ID bit of files that are
 /// unpacked or installed, which the kernel takes away without FSETID.
@@ -18,7 +22,7 @@ pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String])
         build: Container {
             name: BUILD_CONTAINER.to_owned(),
             image: Some(settings.images.kaniko.clone()),
-            command: Some(under_agent(launch, &[], &[execute(launch, insecure)])),
+            command: Some(under_agent(launch, &[], &[execute(launch, settings, insecure)])),
             env: Some(vec![variable("DOCKER_CONFIG", &secrets::docker_config(&launch.spec))]),
             resources: Some(requested(launch, settings)),
             security_context: Some(SecurityContext {
@@ -42,7 +46,7 @@ pub(super) fn builder(launch: &Launch, settings: &Settings, insecure: &[String])
 }
 
 /// The executor's flags: <https://github.com/osscontainertools/kaniko#additional-flags>.
-fn execute(launch: &Launch, insecure: &[String]) -> Vec<String> {
+fn execute(launch: &Launch, settings: &Settings, insecure: &[String]) -> Vec<String> {
     let spec = &launch.spec;
     let context = format!("{SOURCE}/{}", spec.context);
     let mut argv: Vec<String> = [
@@ -51,15 +55,14 @@ fn execute(launch: &Launch, insecure: &[String]) -> Vec<String> {
         "--force",
         "--log-format=text",
         "--log-timestamp",
-        // Changes are found by size, time, mode and owner, without hashing the whole file system around each RUN.
-        // Not --use-new-run: it misses that a RUN deleted a file of the base image.
-        "--snapshot-mode=redo",
         // Of the credentials around it only the named Secret counts, never the node's in a cloud.
         "--credential-helpers=",
     ]
     .map(str::to_owned)
     .to_vec();
+    argv.extend(image(&spec.options));
     argv.push(format!("--ignore-path={VOLUME}"));
+    argv.extend(spec.options.ignore_paths.iter().map(|path| format!("--ignore-path={path}")));
     argv.push(format!("--context=dir://{context}"));
     if let Some(dockerfile) = spec.dockerfile() {
         argv.push(format!("--dockerfile={context}/{dockerfile}"));
@@ -71,10 +74,39 @@ fn execute(launch: &Launch, insecure: &[String]) -> Vec<String> {
     if let Some(repo) = spec.cache.as_ref().filter(|cache| cache.enabled).and_then(|cache| cache.repo.as_ref()) {
         argv.push("--cache".to_owned());
         argv.push(format!("--cache-repo={repo}"));
+        argv.extend(spec.options.cache_ttl.iter().map(|ttl| format!("--cache-ttl={ttl}")));
+        if spec.options.cache_copy_layers {
+            argv.push("--cache-copy-layers".to_owned());
+        }
+        if spec.options.compressed_caching == Some(false) {
+            argv.push("--compressed-caching=false".to_owned());
+        }
     }
+    argv.extend(settings.mirrors.iter().map(registry_map));
     for host in insecure {
         argv.push(format!("--insecure-registry={host}"));
         argv.push(format!("--skip-tls-verify-registry={host}"));
     }
+    argv
+}
+
+/// It knows Docker Hub by its older name alone.
+fn registry_map(Mirror { registry, location }: &Mirror) -> String {
+    let registry = if registry == "docker.io" { "index.docker.io" } else { registry };
+    format!("--registry-map={registry}={location}")
+}
+
+/// What the options say of the image.
+fn image(options: &Options) -> Vec<String> {
+    // By default changes are found by size, time, mode and owner, without hashing the whole file system around each RUN,
+    // and without --use-new-run, which misses that a RUN deleted a file of the base image.
+    let mut argv = vec![format!("--snapshot-mode={}", options.snapshot_mode.unwrap_or_default().as_str())];
+    argv.extend(options.format.map(|format| format!("--image-format={}", format.as_str())));
+    let switches = [
+        (options.use_new_run, "--use-new-run"),
+        (options.reproducible, "--reproducible"),
+        (options.squash, "--single-snapshot"),
+    ];
+    argv.extend(switches.into_iter().filter(|(is_on, _)| *is_on).map(|(_, flag)| flag.to_owned()));
     argv
 }

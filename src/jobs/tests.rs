@@ -25,6 +25,7 @@ fn settings() -> Settings {
             packer: image("packer"),
         },
         insecure_registries: Vec::new(),
+        mirrors: Vec::new(),
         requests: quantities([("cpu", "100m"), ("memory", "256Mi")]),
         limits: quantities([("memory", "4Gi"), ("ephemeral-storage", "20Gi")]),
         packer_plugins: vec!["github.com/hashicorp".to_owned()],
@@ -37,6 +38,10 @@ fn job_of(method: &str, more: Value) -> Job {
 }
 
 fn job_on(worker: Worker, method: &str, more: Value) -> Job {
+    job_with(&settings(), worker, method, more)
+}
+
+fn job_with(settings: &Settings, worker: Worker, method: &str, more: Value) -> Job {
     let mut spec = json!({
         "method": method,
         "source": {"inline": {"files": {"Dockerfile": "FROM scratch"}}},
@@ -52,7 +57,7 @@ fn job_on(worker: Worker, method: &str, more: Value) -> Job {
         worker,
         spec: serde_json::from_value(spec).expect("the spec reads"),
     };
-    job(&launch, &settings()).expect("the method is available")
+    job(&launch, settings).expect("the method is available")
 }
 
 fn merge(into: &mut Value, more: Value) {
@@ -127,8 +132,8 @@ fn kaniko_gets_every_input_as_a_flag_of_its_own() {
     assert_eq!(
         command(&job).join("\n"),
         "/image-factory/bin/image-factory-agent\nrun\n--timeout-seconds=3600\n--\n\
-         /kaniko/executor\n--force\n--log-format=text\n--log-timestamp\n--snapshot-mode=redo\n\
-         --credential-helpers=\n--ignore-path=/image-factory\n--context=dir:///image-factory/source/web\n\
+         /kaniko/executor\n--force\n--log-format=text\n--log-timestamp\n\
+         --credential-helpers=\n--snapshot-mode=redo\n--ignore-path=/image-factory\n--context=dir:///image-factory/source/web\n\
          --dockerfile=/image-factory/source/web/docker/Dockerfile\n\
          --destination=registry.test:5000/shop/web:1.2\n--destination=registry.test:5000/shop/web:latest\n\
          --digest-file=/image-factory/out/digest\n--target=release\n--build-arg=VERSION=$$(HOME) 1.2\n--label=a.b=c\n\
@@ -147,6 +152,93 @@ fn kaniko_has_no_cache_without_a_repository_and_none_where_it_is_switched_off() 
     for cache in [json!(null), json!({"enabled": true}), json!({"enabled": false, "repo": "registry.test/c"})] {
         let command = command(&job_of("kaniko", json!({"cache": cache})));
         assert!(!command.iter().any(|argument| argument.starts_with("--cache")), "{cache}");
+    }
+}
+
+#[test]
+fn each_option_is_a_flag_of_the_builder_that_has_it_under_its_own_name() {
+    let cache = json!({"repo": "registry.test:5000/shop/cache"});
+    for (method, options, expected) in [
+        ("kaniko", json!({}), &["--snapshot-mode=redo"][..]),
+        ("kaniko", json!({"squash": true}), &["--single-snapshot"]),
+        ("container", json!({"squash": true}), &["--layers=false"]),
+        ("kaniko", json!({"format": "oci", "reproducible": true}), &["--image-format=oci", "--reproducible"]),
+        ("container", json!({"format": "docker", "reproducible": true}), &["--format=docker", "--timestamp=0"]),
+        ("kaniko", json!({"cacheTtl": "36h"}), &["--cache-ttl=36h"]),
+        ("container", json!({"cacheTtl": "36h"}), &["--cache-ttl=36h"]),
+        (
+            "kaniko",
+            json!({"cacheCopyLayers": true, "compressedCaching": false}),
+            &["--cache-copy-layers", "--compressed-caching=false"],
+        ),
+        (
+            "kaniko",
+            json!({"snapshotMode": "full", "useNewRun": true, "ignorePaths": ["/var/$(HOME)", "/b,c"]}),
+            &["--snapshot-mode=full", "--use-new-run", "--ignore-path=/var/$$(HOME)", "--ignore-path=/b,c"],
+        ),
+    ] {
+        let with =
+            |options: &Value, cache: &Value| command(&job_of(method, json!({"options": options, "cache": cache})));
+        let (given, none) = (with(&options, &cache), with(&json!({}), &cache));
+        let mut flags: Vec<_> = given.iter().filter(|flag| !none.contains(flag)).collect();
+        if options == json!({}) {
+            flags = given.iter().filter(|flag| flag.starts_with("--snapshot-mode")).collect();
+        }
+        assert_eq!(flags.len(), expected.len(), "{method} {options}: {flags:?}");
+        assert!(flags.iter().all(|flag| expected.contains(&flag.as_str())), "{method} {options}: {flags:?}");
+        // What is about a cache says nothing where there is none.
+        let without = with(&options, &json!(null));
+        assert!(!without.iter().any(|flag| flag.contains("cache") || flag.contains("caching")), "{without:?}");
+    }
+}
+
+#[test]
+fn mirrors_are_told_to_each_builder_in_its_own_way_and_to_what_looks_at_the_base() {
+    let mirror = |text: &str| text.parse().expect("a mirror");
+    let settings = Settings {
+        insecure_registries: vec!["inner.test:5000".to_owned(), "plain.test".to_owned()],
+        mirrors: ["docker.io=inner.test:5000/hub", "quay.io=other.test", "docker.io=other.test/d"].map(mirror).to_vec(),
+        ..settings()
+    };
+    let prepared = |job: &Job| {
+        let args = container(job, PREPARE_CONTAINER).args.unwrap_or_default();
+        args.into_iter().find_map(|arg| Some(arg.strip_prefix("--file=")?.split_once('=')?.1.to_owned()))
+    };
+    let kaniko = command(&job_with(&settings, Worker::default(), "kaniko", json!({})));
+    let maps: Vec<_> = kaniko.iter().filter_map(|flag| flag.strip_prefix("--registry-map=")).collect();
+    let expected = ["index.docker.io=inner.test:5000/hub", "quay.io=other.test", "index.docker.io=other.test/d"];
+    assert_eq!(maps, expected);
+    let buildx = job_with(&settings, Worker::default(), "buildx", json!({}));
+    assert_eq!(
+        prepared(&buildx).as_deref(),
+        Some(
+            "[registry.\"docker.io\"]\n  mirrors = [\"inner.test:5000/hub\", \"other.test/d\"]\n\
+             [registry.\"quay.io\"]\n  mirrors = [\"other.test\"]\n\
+             [registry.\"inner.test:5000\"]\n  http = true\n  insecure = true\n\
+             [registry.\"plain.test\"]\n  http = true\n  insecure = true\n"
+        )
+    );
+    let of_itself = json!({"output": {"image": "quay.io/a/b:1", "insecure": true}});
+    let buildah = job_with(&settings, Worker::default(), "container", of_itself);
+    assert_eq!(
+        prepared(&buildah).as_deref(),
+        Some(
+            "unqualified-search-registries = [\"docker.io\"]\n\
+             [[registry]]\nlocation = \"docker.io\"\n\
+             [[registry.mirror]]\nlocation = \"inner.test:5000/hub\"\ninsecure = true\n\
+             [[registry.mirror]]\nlocation = \"other.test/d\"\n\
+             [[registry]]\nlocation = \"quay.io\"\ninsecure = true\n\
+             [[registry.mirror]]\nlocation = \"other.test\"\n\
+             [[registry]]\nlocation = \"inner.test:5000\"\ninsecure = true\n\
+             [[registry]]\nlocation = \"plain.test\"\ninsecure = true\n"
+        )
+    );
+    for method in ["kaniko", "buildx", "container", "paketo"] {
+        let inspect = container(&job_with(&settings, Worker::default(), method, json!({})), INSPECT_CONTAINER);
+        let told: Vec<_> =
+            inspect.args.into_iter().flatten().filter(|arg| arg.starts_with("--registry-mirror")).collect();
+        let expected = if method == "paketo" { 0 } else { 3 };
+        assert_eq!(told.len(), expected, "{method}: {told:?}");
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use image_factory_core::base::{self, Base};
 use image_factory_core::inspection::{BaseFacts, ImageFacts};
+use image_factory_core::mirrors::{self, Mirror};
 use oci_client::Reference;
 
 use super::client::Repository;
@@ -29,7 +30,7 @@ pub async fn of_each(access: &Access<'_>, pushed: &Pushed, images: &[ImageFacts]
             let written = base::of(&text, dockerfile.target.as_deref(), &dockerfile.build_args, &image.platform);
             *base = match written {
                 Some(Base::Scratch) => Some(BaseFacts::Scratch),
-                Some(Base::Image(reference)) => of(access, &reference, image).await,
+                Some(Base::Image(reference)) => of(access, &pushed.mirrors, &reference, image).await,
                 None => None,
             };
         }
@@ -55,10 +56,10 @@ fn text(path: &Path) -> Option<String> {
     String::from_utf8(ordinary_file(path, MAX_DOCKERFILE_BYTES).ok()?).ok()
 }
 
-async fn of(access: &Access<'_>, reference: &str, image: &ImageFacts) -> Option<BaseFacts> {
+/// The base keeps the name it has in the Dockerfile, wherever it was read.
+async fn of(access: &Access<'_>, mirrors: &[Mirror], reference: &str, image: &ImageFacts) -> Option<BaseFacts> {
     let reference: Reference = reference.parse().ok()?;
-    let mut repository = access.repository(&reference).ok()?;
-    let content = contents(&mut repository, &reference, &image.platform).await.ok()?;
+    let content = from_any(access, mirrors, &reference, &image.platform).await?;
     let own: Option<Vec<&str>> = image.layers.iter().map(|layer| layer.diff_id.as_deref()).collect();
     let lowest = own?.into_iter().zip(&content).filter(|(own, base)| *own == base.as_str()).count();
     (lowest == content.len()).then(|| BaseFacts::Image {
@@ -66,6 +67,26 @@ async fn of(access: &Access<'_>, reference: &str, image: &ImageFacts) -> Option<
         tag: reference.tag().map(str::to_owned),
         layers: lowest as u64,
     })
+}
+
+async fn from_any(
+    access: &Access<'_>,
+    mirrors: &[Mirror],
+    reference: &Reference,
+    platform: &str,
+) -> Option<Vec<String>> {
+    let version = match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => format!("@{digest}"),
+        (None, tag) => format!(":{}", tag?),
+    };
+    for place in mirrors::repositories(mirrors, reference.registry(), reference.repository()) {
+        let Ok(reference) = format!("{place}{version}").parse::<Reference>() else { continue };
+        let Ok(mut repository) = access.repository(&reference) else { continue };
+        if let Ok(content) = contents(&mut repository, &reference, platform).await {
+            return Some(content);
+        }
+    }
+    None
 }
 
 /// The digests of the base's layers, unpacked, the lowest first.

@@ -63,6 +63,7 @@ impl Pod {
             platforms: Vec::new(),
             dockerfile: None,
             insecure_registries: registry.into_iter().collect(),
+            mirrors: Vec::new(),
             docker_config: Some(self.0.clone()),
         })
         .await

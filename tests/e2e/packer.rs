@@ -1,11 +1,6 @@
 //! Method packer: what its manifest names becomes an image and rows, in a namespace that allows nothing; what can't work
 //! in a Pod is refused with a sentence.
 
-use std::{
-    io::Write,
-    process::{Command, Stdio},
-};
-
 use image_factory::crd::Build;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -14,7 +9,7 @@ use uuid::Uuid;
 use super::{
     cluster,
     failing_builds::{failure, told},
-    registry::{Pushed, pushed},
+    registry::{Pushed, pushed, text_of},
     rows,
     tenant::{Tenant, phase, status, tenant},
 };
@@ -77,20 +72,6 @@ fn sha256(text: &str) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(text)))
 }
 
-/// The files of a layer, as `tar` unpacks them.
-async fn content(image: &str, layer: &str, path: &str) -> String {
-    let (repository, _) = image.rsplit_once(':').expect("an image with a tag");
-    let name = repository.strip_prefix(&format!("{}/", cluster::registry())).expect("an image of our registry");
-    let url = format!("http://{}/v2/{name}/blobs/{layer}", cluster::registry());
-    let archive = reqwest::get(&url).await.expect("the registry answers").bytes().await.expect("it sends the layer");
-    let mut tar = Command::new("tar");
-    let mut tar = tar.args(["-xOf", "-", path]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("tar");
-    tar.stdin.take().expect("a pipe").write_all(&archive).expect("tar reads");
-    let output = tar.wait_with_output().expect("tar ends");
-    assert!(output.status.success(), "{path} is in {layer}");
-    String::from_utf8(output.stdout).expect("a text")
-}
-
 fn paths(image: &Pushed) -> Vec<&str> {
     let history = image.config["history"].as_array().expect("a history");
     let made = history.iter().filter_map(|entry| entry["created_by"].as_str());
@@ -120,7 +101,7 @@ async fn what_packers_manifest_names_is_an_image_and_rows_and_needs_no_privilege
         for ((layer, _), (path, text)) in
             image.layers.iter().zip([("out/disk.img", "GALA\n"), ("out/label.txt", label)])
         {
-            assert_eq!(content(&name, layer, path).await, text);
+            assert_eq!(text_of(&name, layer, path).await, text);
         }
 
         let artifacts = rows::artifacts(&tenant.pool, id).await;
@@ -211,7 +192,7 @@ async fn templates_of_the_source_are_a_file_a_folder_or_json_and_secrets_are_fil
             assert_eq!(phase(&build), "Success", "{name}: {:#}", status(&build));
             let image = pushed(&tenant.image(name, "1")).await;
             assert_eq!(paths(&image), [file, "packer-artifacts.json"]);
-            assert_eq!(content(&tenant.image(name, "1"), &image.layers[0].0, file).await, text);
+            assert_eq!(text_of(&tenant.image(name, "1"), &image.layers[0].0, file).await, text);
             let id = newest(tenant, &build).await;
             assert_eq!(rows::build_configs(&tenant.pool, id).await["packer_template"], template);
             let log = rows::log(&tenant.pool, id).await.join("\n");

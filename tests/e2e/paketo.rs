@@ -2,13 +2,7 @@
 //! brought as an image. Where no lifecycle was given the method is refused, and the other tests are skipped with a
 //! printed reason.
 
-use image_factory::{
-    config::Images,
-    crd::Build,
-    jobs::{self, Launch, Settings, Worker, job},
-};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
+use image_factory::crd::Build;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -261,50 +255,22 @@ async fn buildpacks_do_not_see_the_credentials_that_the_image_is_pushed_with() {
     .await;
 }
 
-/// The API server's own admission has the word on what restricted allows: a Pod with all that a spec can ask for.
+/// What a buildpack leaves running would meet the credentials that the next phase is given, and could end it.
 #[tokio::test]
-async fn the_pod_of_paketo_is_admitted_where_restricted_is_enforced() {
-    tenant("paketo-admitted", "restricted", async |tenant| {
-        let spec = json!({
-            "method": "paketo",
-            "source": {"git": {"url": "https://git.test/a.git", "credentialsSecret": {"name": "git"}}},
-            "builder": "registry.test/builder:1",
-            "buildpacks": ["registry.test/one:1", "registry.test/two:2"],
-            "environment": {"A": "b"},
-            "cache": {"repo": "registry.test/a/cache"},
-            "output": {"image": "registry.test/a/b:1", "labels": {"a": "b"}, "credentialsSecret": {"name": "push"}},
-        });
-        let launch = Launch {
-            id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001),
-            namespace: tenant.namespace.clone(),
-            build: "juice".to_owned(),
-            build_uid: "0".to_owned(),
-            project: "default".to_owned(),
-            worker: Worker::default(),
-            spec: serde_json::from_value(spec).expect("a spec"),
-        };
-        let images = Images {
-            paketo: "registry.test/own:1".to_owned(),
-            operator: "registry.test/operator:1".to_owned(),
-            ..Images::default()
-        };
-        let settings = Settings {
-            images,
-            sources: jobs::source::Settings { mebibytes: 1, ..jobs::source::Settings::default() },
-            ..Settings::default()
-        };
-        let template = job(&launch, &settings).expect("the method is available").spec.expect("a spec").template;
-        let mut pod = Pod { spec: template.spec, ..Pod::default() };
-        pod.metadata.name = Some("admitted".to_owned());
-        let dry = PostParams { dry_run: true, ..PostParams::default() };
-        tenant.pods().create(&dry, &pod).await.expect("it is admitted");
-
-        // That this is asked at all: without what the profile wants it is not.
-        for container in pod.spec.iter_mut().flat_map(|spec| spec.init_containers.iter_mut().flatten()) {
-            container.security_context = None;
-        }
-        let refused = tenant.pods().create(&dry, &pod).await.expect_err("it is refused").to_string();
-        assert!(refused.contains("restricted"), "{refused}");
+async fn what_a_buildpack_leaves_running_does_not_reach_the_next_phase() {
+    with_paketo("paketo-lurks", async |tenant| {
+        // In a session of its own it is in no group of the phase's; without the output it holds no pipe of it.
+        let lurker = "while :; do for comm in /proc/[0-9]*/comm; do read -r name < $comm || continue\n\
+            [ \"$name\" != exporter ] || { pid=${comm#/proc/}; kill -9 ${pid%/comm}; }\n\
+            done; done";
+        let script = "setsid sh ./lurk.sh < /dev/null > /dev/null 2>&1 &\n\
+            sleep 1; kill -0 $! && echo \"it lurks\"\n";
+        let files = json!({"apples.txt": "gala\n", "press.sh": script, "lurk.sh": lurker});
+        tenant.apply(&manifest(tenant, "juice", files)).await;
+        let build = tenant.finished("juice", 1).await;
+        assert_eq!(phase(&build), "Success", "{:#}", status(&build));
+        let log = rows::log(&tenant.pool, newest(tenant, &build).await).await.join("\n");
+        assert!(log.contains("it lurks"), "{log}");
     })
     .await;
 }

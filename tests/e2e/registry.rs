@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -81,6 +81,43 @@ pub async fn blob(image: &str, digest: &str) -> Vec<u8> {
     let url = format!("http://{}/v2/{}/blobs/{digest}", cluster::registry(), parts(image).0);
     let response = reqwest::get(&url).await.and_then(reqwest::Response::error_for_status).expect("it has the blob");
     response.bytes().await.expect("the registry sends it").to_vec()
+}
+
+/// A file of a layer, as `tar` unpacks it.
+pub async fn text_of(image: &str, layer: &str, path: &str) -> String {
+    let listed = listed(image, layer).await;
+    let entry = listed.iter().find(|entry| plain(entry) == path).expect("the layer has it");
+    let output = tar(image, layer, &["-xPOf", "-", entry]).await;
+    assert!(output.status.success(), "{path} can be unpacked");
+    String::from_utf8(output.stdout).expect("a text")
+}
+
+/// The paths in a layer.
+pub async fn paths(image: &str, layer: &str) -> Vec<String> {
+    listed(image, layer).await.iter().map(|entry| plain(entry).to_owned()).collect()
+}
+
+/// As each builder writes them: `a`, `./a` or `/a`.
+async fn listed(image: &str, layer: &str) -> Vec<String> {
+    let output = tar(image, layer, &["-tPf", "-"]).await;
+    String::from_utf8(output.stdout).expect("paths are text").lines().map(str::to_owned).collect()
+}
+
+fn plain(entry: &str) -> &str {
+    entry.trim_start_matches("./").trim_matches('/')
+}
+
+async fn tar(image: &str, layer: &str, arguments: &[&str]) -> Output {
+    let packed = blob(image, layer).await;
+    // Which tar tells by itself only of a file: layers of Packer's are not packed.
+    let zipped = packed.starts_with(&[0x1f, 0x8b]).then_some("-z");
+    let mut tar = Command::new("tar");
+    let mut tar = tar.args(zipped).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("tar");
+    let mut stdin = tar.stdin.take().expect("a pipe");
+    let writer = std::thread::spawn(move || stdin.write_all(&packed));
+    let output = tar.wait_with_output().expect("tar ends");
+    writer.join().expect("no panic").expect("tar reads it all");
+    output
 }
 
 /// Bytes of the layers as `gzip` unpacks them, each counted once.

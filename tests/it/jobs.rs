@@ -35,6 +35,7 @@ fn settings() -> Settings {
             packer: "registry.test/packer:1".to_owned(),
         },
         insecure_registries: vec!["mirror.test:5000".to_owned()],
+        mirrors: vec!["docker.io=mirror.test:5000/hub".parse().expect("a mirror")],
         packer_plugins: vec!["github.com/hashicorp".to_owned()],
         sources: jobs::source::Settings::default(),
         requests: BTreeMap::from([("cpu".to_owned(), Quantity("100m".to_owned()))]),

@@ -89,9 +89,17 @@ fn default_of(path: &str) -> Option<Value> {
         "project" => json!("default"),
         "context" => json!("."),
         "dockerfile" => json!("Dockerfile"),
-        "cache.enabled" => json!(true),
+        "cache.enabled" | "options.compressedCaching" => json!(true),
         "source.git.depth" => json!(1),
-        "source.git.submodules" | "output.insecure" | "sbom" | "provenance" => json!(false),
+        "source.git.submodules"
+        | "output.insecure"
+        | "sbom"
+        | "provenance"
+        | "options.reproducible"
+        | "options.squash"
+        | "options.cacheCopyLayers"
+        | "options.useNewRun" => json!(false),
+        "options.snapshotMode" => json!("redo"),
         _ => return None,
     })
 }
@@ -127,6 +135,7 @@ mod tests {
             ("cache", json!({"enabled": true, "from": []})),
             ("buildArgs", json!({})),
             ("sbom", json!(false)),
+            ("options", json!({"squash": false, "compressedCaching": true, "snapshotMode": "redo", "ignorePaths": []})),
             ("target", Value::Null),
             ("priority", json!(7)),
             ("timeout", json!("2h")),

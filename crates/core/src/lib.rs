@@ -19,6 +19,7 @@ pub mod layers;
 pub mod lifecycle;
 pub mod loglevel;
 pub mod method;
+pub mod mirrors;
 pub mod notification;
 pub mod outcome;
 pub mod packer;

@@ -14,6 +14,12 @@ pub fn refusal(spec: &BuildSpec, namespace: &Namespace, settings: &jobs::Setting
     if let Some(message) = jobs::unavailable(spec.method, &settings.images) {
         return Some((Reason::MethodNotAvailable, message));
     }
+    if let Some(option) = spec.options.unknown.keys().next() {
+        return Some((
+            Reason::InvalidSpec,
+            format!("spec.options.{option} is not available in this version; remove it"),
+        ));
+    }
     if let Some(message) = jobs::paketo::refusal(spec, &settings.images) {
         return Some((Reason::BuilderNotAllowed, message));
     }
@@ -117,6 +123,25 @@ mod tests {
         let (reason, message) = refused("paketo", Some("privileged")).unwrap();
         assert_eq!(reason, Reason::MethodNotAvailable);
         assert!(message.contains("paketo"), "{message}");
+    }
+
+    /// The API server drops what its definitions don't know; they may be newer than the operator.
+    #[test]
+    fn an_option_of_a_newer_version_is_refused_by_name_and_not_left_out() {
+        let refused = |options: Value| {
+            let spec = serde_json::from_value(json!({
+                "method": "container", "options": options,
+                "source": {"inline": {"files": {"Dockerfile": "FROM scratch"}}},
+                "output": {"image": "registry.test/a/b:1"},
+            }))
+            .unwrap();
+            let namespace = Namespace { name: "team-a".to_owned(), uid: "u".to_owned(), enforced: None };
+            refusal(&spec, &namespace, &jobs::Settings::default())
+        };
+        assert_eq!(refused(json!({"squash": true, "format": "docker"})), None);
+        let (reason, message) = refused(json!({"squash": true, "flatten": 1})).unwrap();
+        assert_eq!(reason, Reason::InvalidSpec);
+        assert_eq!(message, "spec.options.flatten is not available in this version; remove it");
     }
 
     #[test]

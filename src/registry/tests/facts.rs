@@ -57,6 +57,7 @@ impl RealRegistry {
                 build_args: BTreeMap::from([("TAG".to_owned(), "base".to_owned())]),
             }),
             insecure_registries: vec![self.address.clone()],
+            mirrors: Vec::new(),
             docker_config: None,
         }
     }
@@ -91,6 +92,27 @@ async fn the_lowest_layers_are_the_bases_where_all_of_its_are_there() {
     let found =
         pod.confirms(&registry.built(&pod, "2", &digest, "FROM scratch\nCOPY a /\n")).await.expect("is confirmed");
     assert_eq!(found.images[0].base, Some(BaseFacts::Scratch));
+}
+
+#[tokio::test]
+async fn a_base_is_read_from_a_mirror_first_and_keeps_its_own_name() {
+    let pod = Pod::new();
+    let Some(registry) = RealRegistry::start(&pod.0, None) else { return };
+    registry.push_layers("base", "amd64", &[(GZIP, "one")]).await;
+    let (digest, _) = registry.push_layers("1", "amd64", &[(GZIP, "one"), (GZIP, "two")]).await;
+    let mut pushed = registry.built(&pod, "1", &digest, "FROM nowhere.invalid/web:base\n");
+    assert_eq!(inspect(&pushed).await.expect("is confirmed").images[0].base, None);
+    for mirrors in [
+        vec!["127.0.0.1:1/shop".to_owned(), format!("{}/shop", registry.address)],
+        vec![format!("{}/shop", registry.address)],
+    ] {
+        let mirror = |place: &String| format!("nowhere.invalid={place}").parse().expect("a mirror");
+        pushed.mirrors = mirrors.iter().map(mirror).collect();
+        let base = inspect(&pushed).await.expect("is confirmed").images[0].base.clone();
+        let expected =
+            BaseFacts::Image { repository: "nowhere.invalid/web".into(), tag: Some("base".into()), layers: 1 };
+        assert_eq!(base, Some(expected), "{mirrors:?}");
+    }
 }
 
 #[tokio::test]

@@ -41,6 +41,7 @@ async fn push(pod: &Pod, context: PathBuf, image: &str, tags: &[&str]) -> Result
         platforms: Vec::new(),
         dockerfile: None,
         insecure_registries: image.split('/').next().map(str::to_owned).into_iter().collect(),
+        mirrors: Vec::new(),
         docker_config: Some(pod.0.clone()),
     };
     super::super::push(&leavings, &pushed).await

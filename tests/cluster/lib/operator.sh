@@ -56,6 +56,7 @@ values() {
 			image: {repository: "$REGISTRY/image-factory", tag: "$OPERATOR_TAG"}
 			database: {existingSecret: $DATABASE_SECRET}
 			insecureRegistries: ["$REGISTRY"]
+			registryMirrors: {orchard.invalid: ["$REGISTRY"]}
 			sources: {insecureProtocols: [http], certificateAuthorities: "$(awk '{printf "%s\\n", $0}' "$PKI/ca.crt")"}
 			builders:
 			  buildx: {image: "$REGISTRY/buildx:${BUILDX_VERSION#v}"}

@@ -73,6 +73,17 @@ fn specs() -> Vec<(&'static str, Value)> {
         ("packer", json!({"method": "packer", "packer": {"template": "source {}", "variables": {"region": "eu"}}})),
         ("packer by path", json!({"method": "packer", "packer": {"path": "image.pkr.hcl"}})),
         ("options", json!({"options": {"deep": {"list": [1, true, null], "empty": {}}}})),
+        ("options of container", json!({"method": "container", "options": {"format": "docker", "squash": true}})),
+        (
+            "options of kaniko",
+            json!({
+                "method": "kaniko", "cache": {"repo": "registry.test:5000/shop/cache"},
+                "options": {
+                    "reproducible": true, "cacheTtl": "36h", "cacheCopyLayers": true, "compressedCaching": false,
+                    "snapshotMode": "full", "useNewRun": true, "ignorePaths": ["/var/cache"],
+                },
+            }),
+        ),
     ]
 }
 
@@ -94,6 +105,7 @@ fn what_is_no_input_changes_no_hash_however_it_is_written() {
     let written_out = json!({
         "project": "default", "context": ".", "dockerfile": "Dockerfile", "cache": {"enabled": true, "from": []},
         "resources": {"requests": {}, "limits": {}}, "secrets": [], "sbom": false,
+        "options": {"squash": false, "compressedCaching": true, "snapshotMode": "redo", "ignorePaths": []},
         "output": {"image": "registry.test:5000/shop/web:1", "tags": [], "insecure": false},
     });
     assert_eq!(hash(&written_out), hash(&json!({})));
@@ -118,4 +130,6 @@ const GOLDEN: &[(&str, &str)] = &[
     ("packer", "v1:5bf2f9834029e61f3b5e61b7ecfde3549681cdb754e8a00183adcbc5a533d444"),
     ("packer by path", "v1:1446aa06717bc2a56fe111b5aa30a4e46e860606fc6c6e6b6f8c593f944e2cd6"),
     ("options", "v1:c30545a5646f1eb91b1482715dd314dfb9bd81c947399d2b0daad302c6046199"),
+    ("options of container", "v1:f57fa44cdefe53a7941bd32cb910977a24e87440c3f8f238cd6062f5fd034a68"),
+    ("options of kaniko", "v1:39ebfae8e9051551ad416aa0a71da437dc2d2a5a2970179ddfb26acbf89b482f"),
 ];
