@@ -101,14 +101,14 @@ async fn a_base_is_read_from_a_mirror_first_and_keeps_its_own_name() {
     registry.push_layers("base", "amd64", &[(GZIP, "one")]).await;
     let (digest, _) = registry.push_layers("1", "amd64", &[(GZIP, "one"), (GZIP, "two")]).await;
     let mut pushed = registry.built(&pod, "1", &digest, "FROM nowhere.invalid/web:base\n");
-    assert_eq!(inspect(&pushed).await.expect("is confirmed").images[0].base, None);
+    assert_eq!(pod.confirms(&pushed).await.expect("is confirmed").images[0].base, None);
     for mirrors in [
         vec!["127.0.0.1:1/shop".to_owned(), format!("{}/shop", registry.address)],
         vec![format!("{}/shop", registry.address)],
     ] {
         let mirror = |place: &String| format!("nowhere.invalid={place}").parse().expect("a mirror");
         pushed.mirrors = mirrors.iter().map(mirror).collect();
-        let base = inspect(&pushed).await.expect("is confirmed").images[0].base.clone();
+        let base = pod.confirms(&pushed).await.expect("is confirmed").images[0].base.clone();
         let expected =
             BaseFacts::Image { repository: "nowhere.invalid/web".into(), tag: Some("base".into()), layers: 1 };
         assert_eq!(base, Some(expected), "{mirrors:?}");
