@@ -77,7 +77,7 @@ impl FromRef<Served> for Metrics {
     }
 }
 
-/// The whole server. Its streams end at `stop`.
+/// The API. Its streams end at `stop`.
 pub fn router(context: Context, stop: CancellationToken) -> Router {
     let served = Served {
         access: Arc::new(Access::new(context.client.clone())),
@@ -102,7 +102,6 @@ pub fn router(context: Context, stop: CancellationToken) -> Router {
         .layer(middleware::from_fn(in_time));
     Router::new()
         .nest("/api/v1", answers)
-        .merge(health::routes())
         .layer(middleware::from_fn_with_state(served.context.metrics.clone(), counted))
         .with_state(served)
 }

@@ -29,6 +29,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Attempts whose Pods have not begun are read together at moments this far apart. The first container takes about as
 /// long to start.
 const GATHER: Duration = Duration::from_millis(500);
+/// A kubelet that is well answers within this.
+const ANSWER: Duration = Duration::from_secs(5);
 /// A log that the kubelet refuses this often after its container has ended is given up.
 const REFUSALS: u32 = 3;
 /// A Pod whose follower has panicked this often is set aside.
@@ -219,9 +221,10 @@ async fn ended(seen: &mut watch::Receiver<Seen>) -> Ending {
     until(seen, |now| if now.gone { Some(pod::last_ending(&now.pod)) } else { pod::ending(&now.pod) }).await
 }
 
-/// Waits until the Pod is lost.
+/// Waits until the Pod is lost, and a kubelet that is there after all has had time to answer.
 async fn lost(seen: &mut watch::Receiver<Seen>) {
     until(seen, |now| now.lost.then_some(())).await;
+    tokio::time::sleep(ANSWER).await;
 }
 
 /// Waits until `found` gives something.

@@ -245,7 +245,7 @@ pub struct GenericProvider {
     /// Header with the HMAC-SHA256 of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
-    #[x_kube(validation = ("self.matches('^[A-Za-z0-9-]+$')", "spec.generic.header must be the name of a header: letters, digits and -"))]
+    #[x_kube(validation = ("self.matches('^[A-Za-z0-9_-]+$')", "spec.generic.header must be the name of a header: letters, digits, _ and -"))]
     pub header: Option<String>,
     /// What stands before the signature in that header, such as `sha256=`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -157,13 +157,13 @@ pub struct Due {
 /// # Errors
 /// When the query fails.
 pub async fn due(pool: &PgPool, limit: i64) -> Result<Vec<Due>> {
+    sqlx::query_file!("src/db/sql/due_to_nobody.sql", INACTIVE).execute(pool).await?;
     loop {
         let rows = sqlx::query_file!("src/db/sql/due_deliveries.sql", limit).fetch_all(pool).await?;
         let (mut due, mut is_all) = (Vec::with_capacity(rows.len()), true);
         for row in rows {
-            let outdated = row.is_outdated.then(|| Cause::Outdated.to_string());
-            if let Some(cause) = outdated.or_else(|| (!row.is_active).then(|| INACTIVE.to_owned())) {
-                failed(pool, row.id, &cause, None).await?;
+            if row.is_outdated {
+                failed(pool, row.id, &Cause::Outdated.to_string(), None).await?;
                 // Then it is the next one's turn.
                 is_all = false;
                 continue;
@@ -201,8 +201,9 @@ pub async fn made(pool: &PgPool, deliveries: &[Uuid]) -> Result<()> {
     failpoint::statement("webhook.before-made")?;
     sqlx::query!(
         "with made as (
-             update webhook_deliveries set next_retry_at = null, made_at = now()
-             where id = any($1) and next_retry_at is not null
+             -- Also one that was meanwhile asked for again.
+             update webhook_deliveries set next_retry_at = null, made_at = now(), error_message = null
+             where id = any($1) and made_at is null
              returning webhook_config_id
          )
          update webhook_configs set last_delivery_status = 'built'

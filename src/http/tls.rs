@@ -31,18 +31,11 @@ pub enum Error {
     Key(#[from] rustls::Error),
 }
 
-/// The certificate in force, and the text it was read from.
-#[derive(Debug)]
-struct InForce {
-    text: (Vec<u8>, Vec<u8>),
-    key: Arc<CertifiedKey>,
-}
-
 /// The certificate of a folder.
 #[derive(Debug)]
 struct Kept {
     folder: PathBuf,
-    in_force: RwLock<InForce>,
+    in_force: RwLock<Arc<CertifiedKey>>,
 }
 
 /// Answers by the certificate of this folder, for as long as the process lives.
@@ -50,7 +43,7 @@ struct Kept {
 /// # Errors
 /// When it can't be used.
 pub fn acceptor(folder: &Path) -> Result<TlsAcceptor, Error> {
-    let kept = Arc::new(Kept { folder: folder.to_owned(), in_force: RwLock::new(usable(folder, read(folder)?)?) });
+    let kept = Arc::new(Kept { folder: folder.to_owned(), in_force: RwLock::new(read(folder)?) });
     let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(kept.clone());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     tokio::spawn(async move {
@@ -69,40 +62,28 @@ pub fn acceptor(folder: &Path) -> Result<TlsAcceptor, Error> {
 impl Kept {
     /// Whether there is another than before.
     fn renewed(&self) -> Result<bool, Error> {
-        let text = read(&self.folder)?;
-        if self.in_force.read().unwrap_or_else(PoisonError::into_inner).text == text {
-            return Ok(false);
-        }
-        let renewed = usable(&self.folder, text)?;
-        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = renewed;
-        Ok(true)
+        let found = read(&self.folder)?;
+        let mut in_force = self.in_force.write().unwrap_or_else(PoisonError::into_inner);
+        let is_other = found.cert != in_force.cert;
+        *in_force = found;
+        Ok(is_other)
     }
 }
 
 impl ResolvesServerCert for Kept {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.in_force.read().unwrap_or_else(PoisonError::into_inner).key.clone())
+        Some(self.in_force.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 
-fn places(folder: &Path) -> (PathBuf, PathBuf) {
-    (folder.join("tls.crt"), folder.join("tls.key"))
-}
-
-fn read(folder: &Path) -> Result<(Vec<u8>, Vec<u8>), Error> {
-    let file = |path: PathBuf| fs::read(&path).map_err(|error| Error::File { path, error });
-    let (certificate, key) = places(folder);
-    Ok((file(certificate)?, file(key)?))
-}
-
-fn usable(folder: &Path, text: (Vec<u8>, Vec<u8>)) -> Result<InForce, Error> {
-    let (certificate, key) = places(folder);
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&text.0)
+fn read(folder: &Path) -> Result<Arc<CertifiedKey>, Error> {
+    let file = |path: &PathBuf| fs::read(path).map_err(|error| Error::File { path: path.clone(), error });
+    let (certificate, key) = (folder.join("tls.crt"), folder.join("tls.key"));
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&file(&certificate)?)
         .collect::<Result<_, _>>()
         .map_err(|error| Error::Pem { path: certificate, error })?;
-    let private = PrivateKeyDer::from_pem_slice(&text.1).map_err(|error| Error::Pem { path: key, error })?;
+    let private = PrivateKeyDer::from_pem_slice(&file(&key)?).map_err(|error| Error::Pem { path: key, error })?;
     let provider = CryptoProvider::get_default().ok_or_else(|| rustls::Error::General("no provider".to_owned()))?;
     // Checks that they belong together.
-    let key = Arc::new(CertifiedKey::from_der(chain, private, provider)?);
-    Ok(InForce { text, key })
+    Ok(Arc::new(CertifiedKey::from_der(chain, private, provider)?))
 }

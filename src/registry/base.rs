@@ -79,10 +79,14 @@ async fn from_any(
         (Some(digest), _) => format!("@{digest}"),
         (None, tag) => format!(":{}", tag?),
     };
-    for place in mirrors::repositories(mirrors, reference.registry(), reference.repository()) {
+    let places = mirrors::repositories(mirrors, reference.registry(), reference.repository());
+    // One that is silent leaves time for the next.
+    let patience = MAX_TIME / u32::try_from(places.len()).unwrap_or(u32::MAX);
+    for place in places {
         let Ok(reference) = format!("{place}{version}").parse::<Reference>() else { continue };
         let Ok(mut repository) = access.repository(&reference) else { continue };
-        if let Ok(content) = contents(&mut repository, &reference, platform).await {
+        let read = tokio::time::timeout(patience, contents(&mut repository, &reference, platform));
+        if let Ok(Ok(content)) = read.await {
             return Some(content);
         }
     }

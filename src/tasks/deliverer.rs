@@ -158,7 +158,8 @@ fn webhook(delivery: &Due) -> WebhookConfig {
 }
 
 async fn note(context: &Context, delivery: &Due, failure: &Failure) -> Result<(), Error> {
-    let tried = usize::try_from(delivery.attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+    // What was delivered again has its tries anew.
+    let tried = delivery.origins.len().saturating_sub(1);
     let next = RETRIES.get(tried).copied().filter(|_| failure.is_passing);
     tracing::warn!(
         build.namespace = delivery.namespace,

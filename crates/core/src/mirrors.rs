@@ -49,7 +49,9 @@ impl FromStr for Mirror {
                         .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte))
             })
         };
-        if !is_host(registry) || !is_host(host) || !path.is_none_or(is_path) {
+        // What else stands before a slash is part of a name, to some who read it.
+        let is_told_from_a_name = host.contains(['.', ':']) || host == "localhost";
+        if !is_host(registry) || !is_host(host) || !is_told_from_a_name || !path.is_none_or(is_path) {
             return Err(no());
         }
         let registry = if HUB_NAMES.contains(&registry) { HUB } else { registry };
@@ -61,7 +63,7 @@ fn is_host(text: &str) -> bool {
     let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
     name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
-        && port.is_none_or(|port| port.parse::<u16>().is_ok())
+        && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
 /// The registries that have mirrors, in the order in which they were named, each with its mirrors' locations in theirs.
@@ -115,6 +117,9 @@ mod tests {
             "docker.io=mirror.test\"]",
             "docker.io=mirror.test;a=b",
             "docker.io=mirror.test:port",
+            "docker.io=mirror.test:+80",
+            "docker.io=mirror.test:99999",
+            "docker.io=mirror/hub",
             "-docker.io=mirror.test",
         ] {
             assert!(text.parse::<Mirror>().is_err(), "{text}");

@@ -68,7 +68,7 @@ pub enum SecretProblem {
 /// Whether one of these secrets has signed the body: the current one, or the one it has replaced.
 ///
 /// # Errors
-/// Where a secret can't be used.
+/// Where a secret is empty, or can't be used and no other has signed.
 pub fn verify(
     scheme: Scheme<'_>,
     headers: &impl Headers,
@@ -79,7 +79,7 @@ pub fn verify(
     if secrets.iter().any(|secret| secret.is_empty()) {
         return Err(SecretProblem::Empty);
     }
-    let mut verified = false;
+    let (mut verified, mut problem) = (false, None);
     for secret in secrets {
         // Each secret says itself how it signs, and never the sender: none is taken in a weaker way.
         let is_standard = match scheme {
@@ -88,7 +88,13 @@ pub fn verify(
             Scheme::Hmac { .. } => false,
         };
         verified |= match scheme {
-            _ if is_standard => verify_standard(headers, body, &standard_key(secret)?, now),
+            _ if is_standard => match standard_key(secret) {
+                Ok(key) => verify_standard(headers, body, &key, now),
+                Err(unusable) => {
+                    problem = Some(unusable);
+                    false
+                }
+            },
             Scheme::Hmac { header, prefix, encoding } => {
                 let sent = single(headers, header).and_then(|value| value.strip_prefix(prefix));
                 sent.and_then(|sent| decode(sent, encoding)).is_some_and(|sent| is_hmac(&sent, secret, &[body]))
@@ -97,7 +103,7 @@ pub fn verify(
             Scheme::Standard => false,
         };
     }
-    Ok(verified)
+    problem.filter(|_| !verified).map_or(Ok(verified), Err)
 }
 
 /// The signature of a message by Standard Webhooks, as its header holds it.

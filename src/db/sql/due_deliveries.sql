@@ -45,8 +45,6 @@ select d.id,
        c.webhook_name,
        c.resource_uid as "resource_uid!",
        c.spec as "spec!",
-       -- What was made by a try before is there, whatever became of its webhook.
-       c.is_active or tries.is_made as "is_active!",
        tries.ids as "origins!",
        tries.is_made as "is_made!",
        -- It could not be made for a while, and a newer commit was; or that is to take its place.
@@ -69,5 +67,7 @@ cross join lateral (
     where o.webhook_config_id = d.webhook_config_id and o.direction = 'inbound'
       and o.delivery_id = d.delivery_id and o.build_name = d.build_name
 ) tries
+-- What was made by a try before is there, whatever became of its webhook.
+where c.is_active or tries.is_made
 order by d.next_retry_at
 limit $1

@@ -20,7 +20,7 @@ dropped as (
     set error_message = 'the receiver wants nothing ever again', next_retry_at = null
     from tried
     where $6 and d.webhook_config_id = tried.webhook_config_id and d.direction = 'outbound' and d.next_retry_at is not null
-      and d.id <> tried.id
+      and d.id <> tried.id and d.event_type <> 'commit_status'
 )
 update webhook_configs c
 set last_delivery_at = now(),

@@ -138,6 +138,16 @@ fn a_secret_of_standard_webhooks_is_never_taken_as_a_token() {
 }
 
 #[test]
+fn a_secret_that_cannot_be_used_refuses_only_what_no_other_has_signed() {
+    let token = sent(&[("X-Gitlab-Token", SECRET)]);
+    for secrets in [[SECRET, "whsec_%"], ["whsec_%", SECRET]] {
+        assert_eq!(passes(GITLAB, &token, USER, &secrets), Ok(true), "{secrets:?}");
+        let other = sent(&[("X-Gitlab-Token", "d2VsbA==")]);
+        assert_eq!(passes(GITLAB, &other, USER, &secrets), Err(SecretProblem::Encoding), "{secrets:?}");
+    }
+}
+
+#[test]
 fn a_token_can_give_way_to_a_secret_of_standard_webhooks_and_back_without_a_delivery_lost() {
     let token = sent(&[("X-Gitlab-Token", SECRET)]);
     let v1 = standard(NOW, STANDARD_V1);
