@@ -48,6 +48,7 @@ async fn measure(pool: &PgPool, builds: i64, river: Option<f64>) -> anyhow::Resu
     let commit = commits(pool).await?;
 
     queue(pool, "tenants.uid <> 'uid0'", builds).await?;
+    analyze(pool).await?;
     let rate = through(pool, builds).await?;
     let what = format!("{builds} builds claimed and ended under policies | River's jobs, a second");
     match river {
@@ -121,7 +122,12 @@ async fn queue(pool: &PgPool, tenants: &str, builds: i64) -> anyhow::Result<()> 
          select id, id, 1, 'queued', true, now() from made"
     );
     sqlx::query(sqlx::AssertSqlSafe(insert)).bind(builds).execute(pool).await?;
-    sqlx::raw_sql("vacuum analyze builds; ").execute(pool).await?;
+    Ok(())
+}
+
+/// What the planner knows is what autovacuum has told it some time ago.
+async fn analyze(pool: &PgPool) -> anyhow::Result<()> {
+    sqlx::raw_sql("vacuum analyze builds").execute(pool).await?;
     Ok(())
 }
 
@@ -141,7 +147,6 @@ async fn stuck(pool: &PgPool) -> anyhow::Result<()> {
     )
     .execute(pool)
     .await?;
-    sqlx::raw_sql("vacuum analyze builds").execute(pool).await?;
     Ok(())
 }
 
@@ -149,8 +154,7 @@ async fn clear(pool: &PgPool) -> anyhow::Result<()> {
     sqlx::raw_sql("delete from build_status_history; delete from build_configs; delete from builds")
         .execute(pool)
         .await?;
-    sqlx::raw_sql("vacuum analyze builds").execute(pool).await?;
-    Ok(())
+    analyze(pool).await
 }
 
 /// Claims and ends until nothing is queued; builds a second. What River completes in batches is ended in batches here.
@@ -198,6 +202,7 @@ async fn batches(pool: &PgPool) -> anyhow::Result<Vec<Duration>> {
 
 async fn claims_of(pool: &PgPool, builds: i64) -> anyhow::Result<Vec<Duration>> {
     let mut times = Vec::new();
+    analyze(pool).await?;
     for _ in 0..ROUNDS {
         queue(pool, "tenants.uid <> 'uid0'", builds).await?;
         let begun = Instant::now();
