@@ -67,7 +67,8 @@ async fn measure(pool: &PgPool, url: &str, deliveries: i64) -> anyhow::Result<()
             .fetch_one(pool)
             .await?;
         ensure!(stored == deliveries, "{stored} of {deliveries} deliveries are rows");
-        sqlx::raw_sql("truncate webhook_deliveries; vacuum").execute(pool).await?;
+        sqlx::raw_sql("truncate webhook_deliveries").execute(pool).await?;
+        sqlx::raw_sql("vacuum").execute(pool).await?;
     }
     let rate = |time: Duration| f64::from(u32::try_from(deliveries).unwrap_or(u32::MAX)) / time.as_secs_f64();
     let (ours, theirs) = (rate(median(ours)), rate(median(theirs)));
