@@ -108,7 +108,7 @@ pub fn plan(tenants: Vec<Tenant>, mut workers: Vec<Worker>, groups: Vec<Group>) 
         }
     }
     for line in &mut lines {
-        line.next = line.first();
+        line.look(&workers);
     }
     let mut assignments = Vec::new();
     loop {
@@ -116,8 +116,14 @@ pub fn plan(tenants: Vec<Tenant>, mut workers: Vec<Worker>, groups: Vec<Group>) 
             None => return Plan { assignments, cut: false },
             Some((_, Next::Unknown)) => return Plan { assignments, cut: true },
             Some((line, Next::Build { queue, .. })) => {
-                assignments.extend(line.start(queue, &mut workers));
+                let started = line.start(queue, &mut workers);
                 line.next = line.first();
+                let Some(started) = started else { continue };
+                // Whose turn it is follows from what can start: builds that only this worker fits no longer can.
+                if workers.iter().any(|worker| worker.id == started.worker && !worker.has_room()) {
+                    lines.iter_mut().for_each(|line| line.look(&workers));
+                }
+                assignments.push(started);
             }
         }
     }
@@ -168,6 +174,17 @@ impl Line {
 
     fn rank(&self, head: &Head) -> Rank {
         (Reverse(if self.tenant.by_priority { head.priority } else { 0 }), head.queued_at, head.build)
+    }
+
+    /// Queues for which no worker has room are out of this plan.
+    fn look(&mut self, workers: &[Worker]) {
+        for queue in &mut self.queues {
+            if !queue.fitting.iter().any(|worker| workers[*worker].has_room()) {
+                queue.heads.clear();
+                queue.more = false;
+            }
+        }
+        self.next = self.first();
     }
 
     /// What `next` is as things stand.

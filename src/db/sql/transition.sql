@@ -20,6 +20,8 @@ changed as (
         error_message = case when $7 <> 'success' then coalesce(asked.message, builds.error_message) end
     from asked
     where builds.id = asked.id
+      -- So few are asked for: found by the key, whatever the statistics say of a table that has just grown.
+      and builds.id = any($1::uuid[])
       and builds.status = $6
       -- One that shall stop does not wait again: whoever would launch it ends it.
       and ($7 <> 'queued' or (builds.job_created_at is null and builds.cancel_requested_at is null))

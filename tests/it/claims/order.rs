@@ -138,6 +138,8 @@ struct Row {
     priority: i32,
     queued_at: Timestamp,
     worker_id: Option<Uuid>,
+    /// Who last built its image.
+    warm: Option<Uuid>,
 }
 
 /// What the plan in core says of the whole queue.
@@ -156,10 +158,14 @@ async fn expected(pool: &PgPool, declared: &[Policy]) -> BTreeSet<Uuid> {
         .map(|(id, name, limit, declared)| Worker { id, name, limit, declared, takes: true, ..Worker::default() })
         .collect();
     workers.iter_mut().filter(|worker| worker.declared).for_each(|worker| worker.methods = vec![Method::Kaniko]);
-    let rows: Vec<Row> = sqlx::query_as("select * from builds where status in ('queued', 'in_progress')")
-        .fetch_all(pool)
-        .await
-        .expect("they can be read");
+    let rows: Vec<Row> = sqlx::query_as(
+        "select b.*, (select w.worker_id from builds w where w.image_id = b.image_id and w.status = 'success'
+                      order by w.completed_at desc limit 1) as warm
+         from builds b where b.status in ('queued', 'in_progress')",
+    )
+    .fetch_all(pool)
+    .await
+    .expect("they can be read");
     let mut groups: BTreeMap<(Uuid, Uuid, Method), Group> = BTreeMap::new();
     for row in rows {
         let method: Method = serde_json::from_value(row.build_method.into()).expect("a method");
@@ -180,7 +186,8 @@ async fn expected(pool: &PgPool, declared: &[Policy]) -> BTreeSet<Uuid> {
             more: false,
         });
         let queued_at = row.queued_at.to_jiff();
-        group.heads.push(Head { build: row.id, priority: row.priority, queued_at, wish: Wish::default() });
+        let wish = Wish { warm: row.warm, ..Wish::default() };
+        group.heads.push(Head { build: row.id, priority: row.priority, queued_at, wish });
     }
     let plan = queue::plan(tenants, workers, groups.into_values().collect());
     plan.assignments.into_iter().map(|assignment| assignment.build).collect()
@@ -238,7 +245,7 @@ async fn claims_are_the_plan_of_the_whole_queue_from(seed: u64, pool: &PgPool) {
 async fn claims_are_the_plan_of_the_whole_queue(pool: PgPool) {
     limits(&pool, 1, 1).await;
     let (_, of_this_run) = image_factory::clock::new_id().as_u64_pair();
-    for seed in [0x9e37_79b9_7f4a_7c15, of_this_run] {
+    for seed in [0x9e37_79b9_7f4a_7c15, 0x8a51_7741_6d39_f1c3, of_this_run] {
         claims_are_the_plan_of_the_whole_queue_from(seed, &pool).await;
     }
 }
