@@ -121,7 +121,9 @@ pub fn plan(tenants: Vec<Tenant>, mut workers: Vec<Worker>, groups: Vec<Group>) 
                 let Some(started) = started else { continue };
                 // Whose turn it is follows from what can start: builds that only this worker fits no longer can.
                 if workers.iter().any(|worker| worker.id == started.worker && !worker.has_room()) {
-                    lines.iter_mut().for_each(|line| line.look(&workers));
+                    for line in &mut lines {
+                        line.look(&workers);
+                    }
                 }
                 assignments.push(started);
             }
