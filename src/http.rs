@@ -18,7 +18,6 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{FromRef, MatchedPath, Request, State},
-    http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -78,7 +77,7 @@ impl FromRef<Served> for Metrics {
     }
 }
 
-/// The API, and that there is nothing elsewhere. Its streams end at `stop`.
+/// The whole server. Its streams end at `stop`.
 pub fn router(context: Context, stop: CancellationToken) -> Router {
     let served = Served {
         access: Arc::new(Access::new(context.client.clone())),
@@ -103,7 +102,7 @@ pub fn router(context: Context, stop: CancellationToken) -> Router {
         .layer(middleware::from_fn(in_time));
     Router::new()
         .nest("/api/v1", answers)
-        .fallback(async || StatusCode::NOT_FOUND)
+        .merge(health::routes())
         .layer(middleware::from_fn_with_state(served.context.metrics.clone(), counted))
         .with_state(served)
 }

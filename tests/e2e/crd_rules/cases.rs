@@ -700,7 +700,7 @@ fn webhooks() -> Vec<Case> {
         webhook(
             json!({"provider": "generic", "generic": {"header": "x-Sum-256"}}),
             json!({"provider": "generic", "generic": {"header": "x sum"}}),
-            "spec.generic.header must be the name of a header: letters, digits and -",
+            "spec.generic.header must be the name of a header: letters, digits, _ and -",
         ),
         webhook(
             json!({"template": {"spec": {"cancel": false}}}),
