@@ -149,7 +149,12 @@ impl<'a> Log<'a> {
         batch.truncate(kept);
         cursor.bytes += batch.iter().map(|line| bytes(&line.content)).sum::<i64>();
         cursor.line_number = self.last_line + i64::try_from(batch.len()).unwrap_or(0);
-        self.append(batch, cursor, cursor.container == BUILD_CONTAINER).await?;
+        if cursor.container == BUILD_CONTAINER {
+            for Line { content, level, logged_at } in batch.iter() {
+                self.steps.read(steps::Line { at: *logged_at, level: *level, text: content });
+            }
+        }
+        self.append(batch, cursor).await?;
         batch.clear();
         Ok(())
     }
@@ -165,15 +170,9 @@ impl<'a> Log<'a> {
         i64::try_from(self.context.log_bytes).unwrap_or(i64::MAX) / LINE_BYTES - self.last_line
     }
 
-    /// Stores the lines; the builder's own tell of steps.
-    async fn append(&mut self, lines: &[Line], cursor: &Cursor, tell_of_steps: bool) -> Result<(), Error> {
-        let steps = || {
-            for Line { content, level, logged_at } in lines.iter().filter(|_| tell_of_steps) {
-                self.steps.read(steps::Line { at: *logged_at, level: *level, text: content });
-            }
-            Recorded::of(&mut self.steps)
-        };
-        logs::append(&self.context.pool, self.build, lines, steps, cursor).await?;
+    async fn append(&mut self, lines: &[Line], cursor: &Cursor) -> Result<(), Error> {
+        let steps = Recorded::of(&mut self.steps);
+        logs::append(&self.context.pool, self.build, lines, &steps, cursor).await?;
         self.context.has_stored(self.build);
         self.context.metrics.log_lines.inc_by(lines.len() as u64);
         self.last_line = cursor.line_number;
@@ -193,7 +192,7 @@ impl<'a> Log<'a> {
         let mut cursor = self.cursor_or_first(container);
         cursor.finished = true;
         cursor.line_number = self.last_line + i64::try_from(lines.len()).unwrap_or(0);
-        self.append(&lines, &cursor, false).await
+        self.append(&lines, &cursor).await
     }
 
     /// Lines stored for `container`, which was read after `before`.

@@ -56,9 +56,9 @@ pub async fn between(
     Ok(rows.into_iter().map(|row| (row.line_number, row.logged_at.to_jiff(), row.log_content)).collect())
 }
 
-/// Stores lines with what they change of the steps, and moves the cursor, in one transaction. The lines take the numbers
-/// that end at `cursor.line_number`; a number already taken (another operator stored it) fails the whole. A cursor never
-/// goes back, and not on from its end. `steps` is asked while Postgres takes the lines in, and not where it can't.
+/// Stores lines with what they change of the steps, and moves the cursor, in one transaction. The lines take the numbers that end at
+/// `cursor.line_number`; a number already taken (another operator stored it) fails the whole. A
+/// cursor never goes back, and not on from its end.
 ///
 /// # Errors
 /// When a statement fails, and `Overtaken` when the stored cursor is ahead of this one; nothing is
@@ -67,13 +67,11 @@ pub async fn append(
     pool: &PgPool,
     build: Uuid,
     lines: &[Line],
-    steps: impl FnOnce() -> steps::Recorded,
+    steps: &steps::Recorded,
     cursor: &Cursor,
 ) -> Result<()> {
     let mut tx = pool.begin().await?;
-    let changed = if lines.is_empty() {
-        steps()
-    } else {
+    if !lines.is_empty() {
         let first = cursor.line_number - i64::try_from(lines.len()).unwrap_or(i64::MAX) + 1;
         let mut copy = tx
             .copy_in_raw("copy build_logs (id, build_id, line_number, log_content, log_level, logged_at) from stdin (format binary)")
@@ -82,10 +80,8 @@ pub async fn append(
             copy.abort("the lines could not be sent").await?;
             return Err(error.into());
         }
-        let changed = steps();
         copy.finish().await?;
-        changed
-    };
+    }
     let moved = sqlx::query_file!(
         "src/db/sql/log_cursor.sql",
         build,
@@ -102,7 +98,7 @@ pub async fn append(
     if moved.rows_affected() == 0 {
         return Err(Error::Overtaken);
     }
-    steps::record(&mut tx, build, &changed).await?;
+    steps::record(&mut tx, build, steps).await?;
     failpoint::statement("log.before-commit")?;
     tx.commit().await?;
     failpoint::statement("log.after-commit")?;

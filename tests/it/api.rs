@@ -30,7 +30,7 @@ fn at(second: i64) -> Timestamp {
 async fn store(pool: &PgPool, build: Uuid, numbers: std::ops::RangeInclusive<i64>) {
     let line = |number| Line { content: format!("line {number}"), level: Level::Info, logged_at: at(number) };
     let cursor = Cursor { container: "build".to_owned(), line_number: *numbers.end(), ..Cursor::default() };
-    append(pool, build, &numbers.map(line).collect::<Vec<_>>(), Recorded::default, &cursor)
+    append(pool, build, &numbers.map(line).collect::<Vec<_>>(), &Recorded::default(), &cursor)
         .await
         .expect("they can be stored");
 }

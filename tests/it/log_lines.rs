@@ -51,9 +51,9 @@ async fn whatever_a_build_prints_is_stored_as_it_is(pool: PgPool) -> sqlx::Resul
         "naïve – 日本語 – 🏭 – \u{fffd} – e\u{301}",
         "trailing backslash \\",
     ];
-    append(&pool, id, &lines(&hostile), Recorded::default, &cursor(12)).await.expect("no error");
+    append(&pool, id, &lines(&hostile), &Recorded::default(), &cursor(12)).await.expect("no error");
     let long = "x".repeat(1_000_000);
-    append(&pool, id, &lines(&[&long]), Recorded::default, &cursor(13)).await.expect("no error");
+    append(&pool, id, &lines(&[&long]), &Recorded::default(), &cursor(13)).await.expect("no error");
     let mut expected: Vec<(i64, String)> = (1..).zip(hostile.map(str::to_owned)).collect();
     expected.push((13, long));
     assert_eq!(stored(&pool, id).await?, expected);
@@ -70,10 +70,10 @@ async fn whatever_a_build_prints_is_stored_as_it_is(pool: PgPool) -> sqlx::Resul
 async fn a_number_that_is_taken_fails_the_batch_and_moves_no_cursor(pool: PgPool) -> sqlx::Result<()> {
     let id = queued(&pool, &attempt("green", "wall")).await;
     let first = Cursor { last_timestamp: Some(lines(&[""])[0].logged_at), lines_at_timestamp: 3, ..cursor(3) };
-    append(&pool, id, &lines(&["one", "two", "three"]), Recorded::default, &first).await.expect("no error");
+    append(&pool, id, &lines(&["one", "two", "three"]), &Recorded::default(), &first).await.expect("no error");
 
     // Another operator that had stopped at line 2.
-    let error = append(&pool, id, &lines(&["three", "four"]), Recorded::default, &cursor(4))
+    let error = append(&pool, id, &lines(&["three", "four"]), &Recorded::default(), &cursor(4))
         .await
         .expect_err("line 3 is taken");
     assert!(error.to_string().contains("duplicate key"), "{error}");
@@ -81,7 +81,7 @@ async fn a_number_that_is_taken_fails_the_batch_and_moves_no_cursor(pool: PgPool
     assert_eq!(cursors(&pool, id).await, std::slice::from_ref(&first));
 
     let last = Cursor { finished: true, ..cursor(4) };
-    append(&pool, id, &lines(&["four"]), Recorded::default, &last).await.expect("no error");
+    append(&pool, id, &lines(&["four"]), &Recorded::default(), &last).await.expect("no error");
     assert_eq!(cursors(&pool, id).await, [last]);
     assert_eq!(stored(&pool, id).await?.last(), Some(&(4, "four".to_owned())));
     Ok(())
@@ -94,13 +94,13 @@ async fn a_batch_that_can_not_be_stored_leaves_the_connection_usable_and_nothing
     let id = queued(&pool, &attempt("green", "wall")).await;
     for _ in 0..10 {
         // Postgres holds no NUL; whoever reads the log replaces it before.
-        append(&pool, id, &lines(&["fine", "a\0b"]), Recorded::default, &cursor(2))
+        append(&pool, id, &lines(&["fine", "a\0b"]), &Recorded::default(), &cursor(2))
             .await
             .expect_err("it can't be stored");
     }
     assert_eq!(stored(&pool, id).await?, []);
     assert_eq!(cursors(&pool, id).await, []);
-    append(&pool, id, &lines(&["fine"]), Recorded::default, &cursor(1)).await.expect("no error");
+    append(&pool, id, &lines(&["fine"]), &Recorded::default(), &cursor(1)).await.expect("no error");
     assert_eq!(stored(&pool, id).await?, [(1, "fine".to_owned())]);
     Ok(())
 }
@@ -119,7 +119,7 @@ async fn of_two_that_follow_the_same_log_every_line_is_stored_once(pool: PgPool)
             let to = (at + batch).min(LINES);
             let texts: Vec<String> = (at + 1..=to).map(|number| format!("line {number}")).collect();
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            if let Err(error) = append(&pool, id, &lines(&texts), Recorded::default, &cursor(to)).await {
+            if let Err(error) = append(&pool, id, &lines(&texts), &Recorded::default(), &cursor(to)).await {
                 assert!(error.to_string().contains("duplicate key"), "{error}");
             }
         }
@@ -136,16 +136,16 @@ async fn a_cursor_comes_back_as_it_was_stored(pool: PgPool) {
     let read = lines(&["one"]);
     let moved =
         Cursor { last_timestamp: Some(read[0].logged_at), lines_at_timestamp: 1, bytes: 4, capped: true, ..cursor(1) };
-    append(&pool, id, &read, Recorded::default, &moved).await.expect("no error");
+    append(&pool, id, &read, &Recorded::default(), &moved).await.expect("no error");
     assert_eq!(cursors(&pool, id).await, [moved]);
 }
 
 #[sqlx::test(migrations = "./migrations")]
 async fn a_stale_operator_neither_moves_a_cursor_back_nor_ends_a_log_it_has_not_read(pool: PgPool) {
     let id = queued(&pool, &attempt("green", "wall")).await;
-    append(&pool, id, &lines(&["one", "two"]), Recorded::default, &cursor(2)).await.expect("no error");
+    append(&pool, id, &lines(&["one", "two"]), &Recorded::default(), &cursor(2)).await.expect("no error");
     for stale in [cursor(1), Cursor { finished: true, ..cursor(1) }] {
-        assert!(matches!(append(&pool, id, &[], Recorded::default, &stale).await, Err(Error::Overtaken)));
+        assert!(matches!(append(&pool, id, &[], &Recorded::default(), &stale).await, Err(Error::Overtaken)));
     }
     assert_eq!(cursors(&pool, id).await, [cursor(2)]);
 }
@@ -154,8 +154,11 @@ async fn a_stale_operator_neither_moves_a_cursor_back_nor_ends_a_log_it_has_not_
 async fn a_log_that_was_read_to_its_end_gets_no_more_lines(pool: PgPool) -> sqlx::Result<()> {
     let id = queued(&pool, &attempt("green", "wall")).await;
     let end = Cursor { finished: true, ..cursor(1) };
-    append(&pool, id, &lines(&["one"]), Recorded::default, &end).await.expect("no error");
-    assert!(matches!(append(&pool, id, &lines(&["two"]), Recorded::default, &cursor(2)).await, Err(Error::Overtaken)));
+    append(&pool, id, &lines(&["one"]), &Recorded::default(), &end).await.expect("no error");
+    assert!(matches!(
+        append(&pool, id, &lines(&["two"]), &Recorded::default(), &cursor(2)).await,
+        Err(Error::Overtaken)
+    ));
     assert_eq!(cursors(&pool, id).await, [end]);
     assert_eq!(stored(&pool, id).await?, [(1, "one".to_owned())], "the lines go with the cursor");
     Ok(())
@@ -164,7 +167,7 @@ async fn a_log_that_was_read_to_its_end_gets_no_more_lines(pool: PgPool) -> sqlx
 #[sqlx::test(migrations = "./migrations")]
 async fn lines_are_those_of_a_build(pool: PgPool) -> sqlx::Result<()> {
     let nobody = Uuid::nil();
-    let refused = append(&pool, nobody, &lines(&["one"]), Recorded::default, &cursor(1)).await;
+    let refused = append(&pool, nobody, &lines(&["one"]), &Recorded::default(), &cursor(1)).await;
     assert!(refused.unwrap_err().to_string().contains("build_log_cursors_build_id_fkey"));
     assert_eq!(stored(&pool, nobody).await?, [], "the lines go with the cursor");
     Ok(())

@@ -42,7 +42,7 @@ async fn store(pool: &PgPool, build: Uuid, steps: &mut Steps, last: &mut i64, te
         lines.push(line);
     }
     let cursor = Cursor { container: "build".to_owned(), line_number: *last, ..Cursor::default() };
-    append(pool, build, &lines, || Recorded::of(steps), &cursor).await.expect("it can be stored");
+    append(pool, build, &lines, &Recorded::of(steps), &cursor).await.expect("it can be stored");
 }
 
 async fn rows(pool: &PgPool, build: Uuid) -> Value {
@@ -142,6 +142,6 @@ async fn steps_that_change_nothing_cost_no_statement_and_lines_that_are_not_stor
     other.read(steps::Line { at: Timestamp::UNIX_EPOCH, level: level_of(""), text: "#6 [1/1] RUN other" });
     let line = Line { content: "x".to_owned(), level: level_of("x"), logged_at: Timestamp::UNIX_EPOCH };
     let stale = Cursor { container: "build".to_owned(), line_number: 1, ..Cursor::default() };
-    append(&pool, id, &[line], || Recorded::of(&mut other), &stale).await.expect_err("line 1 is taken");
+    append(&pool, id, &[line], &Recorded::of(&mut other), &stale).await.expect_err("line 1 is taken");
     assert_eq!(rows(&pool, id).await[0][1], "RUN make");
 }

@@ -40,8 +40,8 @@ async fn succeed(pool: &PgPool, build: Uuid) {
         finished: true,
         ..Cursor::default()
     };
-    logs::append(pool, build, &[line("source")], Recorded::default, &cursor("prepare", 1)).await.expect("stores");
-    logs::append(pool, build, &[line("one"), line("two")], Recorded::default, &cursor("build", 3))
+    logs::append(pool, build, &[line("source")], &Recorded::default(), &cursor("prepare", 1)).await.expect("stores");
+    logs::append(pool, build, &[line("one"), line("two")], &Recorded::default(), &cursor("build", 3))
         .await
         .expect("stores");
     assert!(finish(pool, build, &success("registry.test/a:1"), Some(Duration::from_mins(10))).await);

@@ -111,7 +111,7 @@ async fn a_log_larger_than_any_page_comes_whole(pool: PgPool) {
     store(&pool, id, 1..=2_500).await;
     let huge = Line { content: "x".repeat(200_000), level: Level::Warn, logged_at: at(1) };
     let cursor = Cursor { container: "build".to_owned(), line_number: 2_503, ..Cursor::default() };
-    append(&pool, id, &[huge.clone(), huge.clone(), huge], Recorded::default, &cursor)
+    append(&pool, id, &[huge.clone(), huge.clone(), huge], &Recorded::default(), &cursor)
         .await
         .expect("they can be stored");
     let mut stream = api.stream("/namespaces/green/builds/wall/logs?follow=false", &[]).await;
