@@ -220,6 +220,20 @@ async fn a_worker_of_which_some_nodes_are_well_is_degraded_and_still_builds() {
             other.becomes("True").await;
             becomes(&workers, "far", WorkerState::Healthy).await;
             assert_eq!(row().await, ("healthy".to_owned(), None, outages + 1));
+            // A heartbeat counts the outage, and tells of nothing else only every five minutes: a change is told at once.
+            watching::eventually("the outage to be counted", async || {
+                let uptime: Option<f64> = sqlx::query_scalar(
+                    "select w.uptime_percent::float8 from build_workers w join tenants t on t.id = w.tenant_id
+                     where t.name = $1 and w.worker_name = 'far'",
+                )
+                .bind(&tenant.namespace)
+                .fetch_one(&tenant.pool)
+                .await
+                .expect("the worker has one row");
+                uptime.filter(|uptime| *uptime < 100.0).map(drop)
+            })
+            .await;
+            declare(&workers, "far", one.worker(json!({"cordon": true}))).await;
             let told = |worker: &BuildWorker| worker.status.as_ref().and_then(|status| status.uptime_percent);
             watching::until(&workers, "far", "its uptime", |worker: Option<&BuildWorker>| {
                 worker.and_then(told).is_some_and(|uptime| uptime < 100.0)
