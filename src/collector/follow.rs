@@ -181,12 +181,7 @@ async fn collect(
     account(log, &ending, build_end.as_ref()).await?;
     let inspection = match &ending {
         Ending::Inspect { inspect, .. } if inspect.exit_code == 0 => {
-            // As in `drain`, of a kubelet that is silent.
-            let mut watched = seen.clone();
-            tokio::select! {
-                document = inspection(pods, name) => document?,
-                () = lost(&mut watched) => None,
-            }
+            unless_lost(seen, inspection(pods, name)).await.transpose()?.flatten()
         }
         Ending::Inspect { .. } if !log.is_finished(INSPECT_CONTAINER) => {
             let unread = drain(log, pods, name, INSPECT_CONTAINER, seen).await?;
@@ -221,10 +216,18 @@ async fn ended(seen: &mut watch::Receiver<Seen>) -> Ending {
     until(seen, |now| if now.gone { Some(pod::last_ending(&now.pod)) } else { pod::ending(&now.pod) }).await
 }
 
-/// Waits until the Pod is lost, and a kubelet that is there after all has had time to answer.
-async fn lost(seen: &mut watch::Receiver<Seen>) {
-    until(seen, |now| now.lost.then_some(())).await;
-    tokio::time::sleep(ANSWER).await;
+/// What is read of the Pod; `None` where that is lost, and its kubelet, if it is there after all, has had time to
+/// answer. One that is silent keeps its streams open, for ever.
+async fn unless_lost<T>(seen: &watch::Receiver<Seen>, read: impl Future<Output = T>) -> Option<T> {
+    let mut seen = seen.clone();
+    let lost = async {
+        until(&mut seen, |now| now.lost.then_some(())).await;
+        tokio::time::sleep(ANSWER).await;
+    };
+    tokio::select! {
+        read = read => Some(read),
+        () = lost => None,
+    }
 }
 
 /// Waits until `found` gives something.
@@ -257,12 +260,7 @@ async fn drain(
             let now = seen.borrow_and_update();
             (now.gone || pod::state(&now.pod, container) == State::Ended, now.gone)
         };
-        // A kubelet that is silent keeps its streams open, for ever.
-        let mut watched = seen.clone();
-        let read = tokio::select! {
-            read = log.read(pods, pod, container, !over) => read,
-            () = lost(&mut watched) => return Ok(None),
-        };
+        let Some(read) = unless_lost(seen, log.read(pods, pod, container, !over)).await else { return Ok(None) };
         match read {
             Ok(()) if over => return Ok(None),
             // The stream ended, so the container has, or the connection broke: the watch tells.

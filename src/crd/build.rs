@@ -260,6 +260,11 @@ impl BuildSpec {
         self.timeout.map_or(Self::DEFAULT_TIMEOUT, Into::into)
     }
 
+    /// The repository that keeps layers, where they may be reused.
+    pub fn cache_repo(&self) -> Option<&str> {
+        self.cache.as_ref().filter(|cache| cache.enabled)?.repo.as_deref()
+    }
+
     /// Whether layers of earlier builds may be reused.
     pub fn cache_enabled(&self) -> bool {
         self.cache.as_ref().is_none_or(|cache| cache.enabled)

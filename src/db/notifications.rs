@@ -46,9 +46,10 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// The webhook and the commit that it tells the state of, if it does.
+    /// The webhook and the commit that it tells the state of, if it does: what is outdated is told nobody.
     pub fn commit(&self) -> Option<String> {
-        let commit = self.payload["commit"].as_str().filter(|_| self.event == COMMIT_STATUS)?;
+        let tells = self.event == COMMIT_STATUS && !self.is_outdated;
+        let commit = self.payload["commit"].as_str().filter(|_| tells)?;
         Some(format!("{} {commit}", self.webhook_id))
     }
 }

@@ -110,15 +110,12 @@ fn attestation(kind: &str, wanted: bool, how: &str) -> String {
 
 /// buildkitd.toml: <https://docs.docker.com/build/buildkit/toml-configuration/>. A registry has one table.
 fn config(insecure: &[String], mirrors: &[Mirror]) -> String {
-    let mirrored = mirrors::by_registry(mirrors);
-    let alone = insecure.iter().filter(|host| mirrored.iter().all(|(registry, _)| registry != host));
-    let registries = mirrored.iter().cloned().chain(alone.map(|host| (host.as_str(), Vec::new())));
-    let table = |(host, locations): (&str, Vec<&str>)| {
-        let quoted: Vec<String> = locations.iter().map(|location| format!("\"{location}\"")).collect();
+    let table = |(host, mirrors): (&str, Vec<&Mirror>)| {
+        let quoted: Vec<String> = mirrors.iter().map(|mirror| format!("\"{}\"", mirror.location)).collect();
         let mirrors = if quoted.is_empty() { String::new() } else { format!("  mirrors = [{}]\n", quoted.join(", ")) };
         let is_insecure = insecure.iter().any(|known| known == host);
         let insecure = if is_insecure { "  http = true\n  insecure = true\n" } else { "" };
         format!("[registry.\"{host}\"]\n{mirrors}{insecure}")
     };
-    registries.map(table).collect()
+    mirrors::by_registry(mirrors, insecure).into_iter().map(table).collect()
 }

@@ -94,7 +94,7 @@ fn build(launch: &Launch, destinations: &[String]) -> Vec<String> {
     if !spec.cache_enabled() {
         argv.push("--no-cache".to_owned());
     }
-    if let Some(repo) = spec.cache.as_ref().filter(|cache| cache.enabled).and_then(|cache| cache.repo.as_ref()) {
+    if let Some(repo) = spec.cache_repo() {
         argv.push(format!("--cache-from={repo}"));
         argv.push(format!("--cache-to={repo}"));
         argv.extend(spec.options.cache_ttl.iter().map(|ttl| format!("--cache-ttl={ttl}")));
@@ -120,14 +120,12 @@ fn registries(insecure: &[String], mirrors: &[Mirror]) -> String {
         let insecure = if insecure.iter().any(|known| known == host) { "insecure = true\n" } else { "" };
         format!("[[{table}]]\nlocation = \"{location}\"\n{insecure}")
     };
-    let mirrored = mirrors::by_registry(mirrors);
     let mut toml = "unqualified-search-registries = [\"docker.io\"]\n".to_owned();
-    for (registry, _) in &mirrored {
+    for (registry, mirrors) in mirrors::by_registry(mirrors, insecure) {
         toml += &place("registry", registry, registry);
-        for mirror in mirrors.iter().filter(|mirror| mirror.registry == *registry) {
+        for mirror in mirrors {
             toml += &place("registry.mirror", &mirror.location, mirror.host());
         }
     }
-    let rest = insecure.iter().filter(|host| mirrored.iter().all(|(registry, _)| registry != host));
-    rest.fold(toml, |toml, host| toml + &place("registry", host, host))
+    toml
 }

@@ -4,6 +4,7 @@
 use image_factory_core::{
     mirrors::Mirror,
     pod::{BUILD_CONTAINER, DIGEST_FILE, SOURCE, VOLUME},
+    reference::{HUB, HUB_INDEX},
 };
 use k8s_openapi::api::core::v1::{Capabilities, Container, SeccompProfile, SecurityContext};
 
@@ -71,7 +72,7 @@ fn execute(launch: &Launch, settings: &Settings, insecure: &[String]) -> Vec<Str
     argv.push(format!("--digest-file={DIGEST_FILE}"));
     argv.extend(dockerfile_flags(spec));
     // Without a repository of the user's it would make one beside the image.
-    if let Some(repo) = spec.cache.as_ref().filter(|cache| cache.enabled).and_then(|cache| cache.repo.as_ref()) {
+    if let Some(repo) = spec.cache_repo() {
         argv.push("--cache".to_owned());
         argv.push(format!("--cache-repo={repo}"));
         argv.extend(spec.options.cache_ttl.iter().map(|ttl| format!("--cache-ttl={ttl}")));
@@ -92,7 +93,7 @@ fn execute(launch: &Launch, settings: &Settings, insecure: &[String]) -> Vec<Str
 
 /// It knows Docker Hub by its older name alone.
 fn registry_map(Mirror { registry, location }: &Mirror) -> String {
-    let registry = if registry == "docker.io" { "index.docker.io" } else { registry };
+    let registry = if registry == HUB { HUB_INDEX } else { registry };
     format!("--registry-map={registry}={location}")
 }
 

@@ -106,8 +106,7 @@ fn options(launch: &Launch, insecure: &[String]) -> Vec<String> {
     if !spec.cache_enabled() {
         options.push("--cold=true".to_owned());
     }
-    let cache = spec.cache.as_ref().filter(|cache| cache.enabled).and_then(|cache| cache.repo.as_ref());
-    options.extend(cache.map(|repo| format!("--cache-image={repo}")));
+    options.extend(spec.cache_repo().map(|repo| format!("--cache-image={repo}")));
     options.extend(insecure.iter().map(|host| format!("--insecure-registry={host}")));
     options.extend(spec.output.labels.iter().map(|(key, value)| format!("--label={key}={value}")));
     options.extend(spec.environment.iter().map(|(name, value)| format!("--env={name}={value}")));

@@ -3,6 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use image_factory_core::reference::registry_name;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -62,9 +63,7 @@ pub fn login_for(document: &[u8], registry: &str) -> Result<Option<Login>, Regis
 fn is_for(key: &str, registry: &str) -> bool {
     let host = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let host = ["/v1/", "/v2/", "/v1", "/v2", "/"].iter().find_map(|end| host.strip_suffix(end)).unwrap_or(host);
-    // Docker Hub goes by three names.
-    let hub = |name: &str| matches!(name, "docker.io" | "index.docker.io" | "registry-1.docker.io");
-    host.eq_ignore_ascii_case(registry) || (hub(host) && hub(registry))
+    host.eq_ignore_ascii_case(registry) || registry_name(host) == registry_name(registry)
 }
 
 #[cfg(test)]

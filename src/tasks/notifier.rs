@@ -78,15 +78,14 @@ struct UnderWay {
 impl UnderWay {
     fn begins(&mut self, notification: &Taken) {
         *self.of_webhook.entry(notification.webhook_id).or_default() += 1;
-        // What is outdated is told nobody.
-        self.commits.extend(notification.commit().filter(|_| !notification.is_outdated));
+        self.commits.extend(notification.commit());
     }
 
     fn ends(&mut self, notification: &Taken) {
         if let Some(number) = self.of_webhook.get_mut(&notification.webhook_id) {
             *number = number.saturating_sub(1);
         }
-        if let Some(commit) = notification.commit().filter(|_| !notification.is_outdated) {
+        if let Some(commit) = notification.commit() {
             self.commits.retain(|told| *told != commit);
         }
     }

@@ -1,9 +1,7 @@
 //! Which images a Build may name as its builder and buildpacks: those below one of the operator's prefixes. A builder's
 //! image decides what runs in a Pod, so who may name one is the installation's to say.
 
-/// The registry that a reference without one means, and its other names.
-const HUB: &str = "docker.io";
-const HUB_NAMES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
+use crate::reference::{HUB, registry_name};
 
 /// Why this image can't be used; `None` where it can. `field` names it to the user, `standard` is the operator's own
 /// image, which is always allowed.
@@ -46,8 +44,7 @@ fn is_host(text: &str) -> bool {
 
 /// By the one name that stands for all of its names.
 fn registry(host: &str) -> String {
-    let host = host.to_ascii_lowercase();
-    if HUB_NAMES.contains(&host.as_str()) { HUB.to_owned() } else { host }
+    registry_name(&host.to_ascii_lowercase()).to_owned()
 }
 
 #[cfg(test)]

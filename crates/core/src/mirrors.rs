@@ -3,9 +3,7 @@
 
 use std::{fmt, str::FromStr};
 
-/// The registry that a reference without one means, and its other names.
-const HUB: &str = "docker.io";
-const HUB_NAMES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
+use crate::reference::registry_name;
 
 /// `docker.io=mirror.example.com/hub`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +52,7 @@ impl FromStr for Mirror {
         if !is_host(registry) || !is_host(host) || !is_told_from_a_name || !path.is_none_or(is_path) {
             return Err(no());
         }
-        let registry = if HUB_NAMES.contains(&registry) { HUB } else { registry };
-        Ok(Self { registry: registry.to_owned(), location: location.to_owned() })
+        Ok(Self { registry: registry_name(registry).to_owned(), location: location.to_owned() })
     }
 }
 
@@ -66,13 +63,20 @@ fn is_host(text: &str) -> bool {
         && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
-/// The registries that have mirrors, in the order in which they were named, each with its mirrors' locations in theirs.
-pub fn by_registry(mirrors: &[Mirror]) -> Vec<(&str, Vec<&str>)> {
-    let mut registries: Vec<(&str, Vec<&str>)> = Vec::new();
-    for Mirror { registry, location } in mirrors {
-        match registries.iter_mut().find(|(known, _)| known == registry) {
-            Some((_, locations)) => locations.push(location),
-            None => registries.push((registry, vec![location])),
+/// The registries of which a builder has to be told, each once: those that have mirrors, with them in their order, and
+/// after them those of `others` that have none.
+pub fn by_registry<'a>(mirrors: &'a [Mirror], others: &'a [String]) -> Vec<(&'a str, Vec<&'a Mirror>)> {
+    let mut registries: Vec<(&str, Vec<&Mirror>)> = Vec::new();
+    for mirror in mirrors {
+        match registries.iter_mut().find(|(known, _)| *known == mirror.registry) {
+            Some((_, known)) => known.push(mirror),
+            None => registries.push((&mirror.registry, vec![mirror])),
+        }
+    }
+    let mirrored = registries.len();
+    for other in others {
+        if registries[..mirrored].iter().all(|(known, _)| known != other) {
+            registries.push((other, Vec::new()));
         }
     }
     registries
@@ -80,7 +84,7 @@ pub fn by_registry(mirrors: &[Mirror]) -> Vec<(&str, Vec<&str>)> {
 
 /// The repositories to ask for `repository` of `registry`, one after another, as `host[:port]/path`; the mirrors' first.
 pub fn repositories(mirrors: &[Mirror], registry: &str, repository: &str) -> Vec<String> {
-    let registry = if HUB_NAMES.contains(&registry) { HUB } else { registry };
+    let registry = registry_name(registry);
     let locations = mirrors.iter().filter(|mirror| mirror.registry == registry).map(|mirror| mirror.location.as_str());
     locations.chain([registry]).map(|location| format!("{location}/{repository}")).collect()
 }
@@ -137,7 +141,9 @@ mod tests {
         ] {
             assert_eq!(repositories(&mirrors, registry, "library/a"), expected, "{registry}");
         }
-        let expected = [("docker.io", vec!["one.test/hub", "two.test"]), ("quay.io", vec!["one.test/quay"])];
-        assert_eq!(by_registry(&mirrors), expected);
+        let others = ["quay.io", "other.test"].map(str::to_owned);
+        let expected =
+            [("docker.io", vec![&mirrors[0], &mirrors[2]]), ("quay.io", vec![&mirrors[1]]), ("other.test", vec![])];
+        assert_eq!(by_registry(&mirrors, &others), expected);
     }
 }

@@ -199,16 +199,11 @@ impl Line {
         self.queues.iter().enumerate().filter(with_room).filter_map(next).min()
     }
 
-    /// Starts the first build of a queue, where a worker has room for it; otherwise the whole queue
-    /// is out of this plan.
+    /// Starts the first build of a queue.
     fn start(&mut self, queue: usize, workers: &mut [Worker]) -> Option<Assignment> {
         let queue = &mut self.queues[queue];
         let head = queue.heads.pop()?;
-        let Some(worker) = placement::choose(workers, &queue.fitting, head.wish) else {
-            queue.heads.clear();
-            queue.more = false;
-            return None;
-        };
+        let worker = placement::choose(workers, &queue.fitting, head.wish)?;
         workers[worker].running += 1;
         self.tenant.takes_up(queue.project, queue.method);
         Some(Assignment { build: head.build, worker: workers[worker].id })

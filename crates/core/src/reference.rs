@@ -4,6 +4,15 @@
 
 /// Tag of a reference that names none.
 pub const DEFAULT_TAG: &str = "latest";
+/// Registry of a reference that names none: Docker Hub.
+pub const HUB: &str = "docker.io";
+/// Its older name, by which kaniko and the lifecycle know it.
+pub const HUB_INDEX: &str = "index.docker.io";
+
+/// The one name of a registry that has several, as Docker Hub has; any other as it is.
+pub fn registry_name(host: &str) -> &str {
+    if matches!(host, HUB | HUB_INDEX | "registry-1.docker.io") { HUB } else { host }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reference<'a> {
@@ -38,6 +47,20 @@ impl<'a> Reference<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn docker_hub_has_three_names_and_no_other_registry_has_one_of_them() {
+        for (host, name) in [
+            ("docker.io", HUB),
+            ("index.docker.io", HUB),
+            ("registry-1.docker.io", HUB),
+            ("docker.io:443", "docker.io:443"),
+            ("mirror.docker.io", "mirror.docker.io"),
+            ("", ""),
+        ] {
+            assert_eq!(registry_name(host), name);
+        }
+    }
 
     #[test]
     fn a_port_is_no_tag_and_the_default_tag_is_latest() {

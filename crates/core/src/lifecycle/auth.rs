@@ -7,6 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
 use super::Refusal;
+use crate::reference::{HUB, HUB_INDEX, registry_name};
 
 #[derive(Deserialize)]
 struct Config {
@@ -48,7 +49,7 @@ fn host(key: &str) -> Option<String> {
     let host = ["/v1/", "/v2/", "/v1", "/v2", "/"].iter().find_map(|end| host.strip_suffix(end)).unwrap_or(host);
     match host {
         "" => None,
-        "docker.io" | "registry-1.docker.io" => Some("index.docker.io".to_owned()),
+        host if registry_name(host) == HUB => Some(HUB_INDEX.to_owned()),
         host if host.contains(['/', '@']) => None,
         host => Some(host.to_ascii_lowercase()),
     }
