@@ -2,6 +2,8 @@
 //! API server's own stream of the container, and by the operator's with many viewers of the same
 //! build at the same time. Only the ratio is worth quoting, the machine's speed is not.
 
+mod shared;
+
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -17,6 +19,7 @@ use kube::{
     api::{DeleteParams, ListParams, LogParams, PostParams},
 };
 use serde_json::{Value, json};
+use shared::variable;
 use tokio::time::{sleep, timeout};
 
 const NAMESPACE: &str = "image-factory-bench-logs";
@@ -147,9 +150,4 @@ fn quantile(times: &[Duration], share: f64) -> anyhow::Result<Duration> {
     times.sort();
     let place = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
     times.get(place).copied().context("no line was measured")
-}
-
-#[expect(clippy::disallowed_methods, reason = "the bench is no part of the operator")]
-fn variable(name: &str) -> anyhow::Result<String> {
-    std::env::var(name).with_context(|| format!("{name} is not set: run make up, then: . .local/env"))
 }

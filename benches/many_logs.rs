@@ -4,6 +4,8 @@
 //! for a small machine: `. .local/env && BENCH_PRINTERS=5 cargo bench --bench many_logs` (as many builds
 //! as the operator may run at once; `make bench` takes that limit away).
 
+mod shared;
+
 use std::{
     process::Stdio,
     time::{Duration, Instant},
@@ -18,6 +20,7 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::json;
+use shared::{number, variable};
 use sqlx::PgPool;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -39,7 +42,7 @@ const SECONDS: i64 = 20;
 async fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (printers, lines) = (number("BENCH_PRINTERS", 50)?, number("BENCH_PRINTED", 10_000)?);
-    let url = variable("DATABASE_URL").context("run make up, then: . .local/env")?;
+    let url = variable("DATABASE_URL")?;
     let pool = db::pool(&config::Database { url, connections: 2.try_into()? })?;
     let client = Client::try_default().await.context("run make up, then: . .local/env")?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -63,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
 /// last line stored.
 async fn measure(client: &Client, pool: &PgPool, printers: i64, lines: i64) -> anyhow::Result<(Duration, Duration)> {
     let begin = clock::now().as_second() + SECONDS + SECONDS_EACH * printers;
-    let registry = variable("REGISTRY").context("run make up, then: . .local/env")?;
+    let registry = variable("REGISTRY")?;
     let line = "x".repeat(LINE);
     let dockerfile = format!(
         "FROM {registry}/busybox:1\nRUN echo \"{READY}\" && while [ $(date +%s) -lt {begin} ]; do sleep 0.2; done; yes {line} | head -n {lines}\n"
@@ -158,13 +161,4 @@ fn namespace() -> String {
 #[expect(clippy::cast_precision_loss, reason = "a rate")]
 fn rate(lines: i64, time: Duration) -> f64 {
     lines as f64 / time.as_secs_f64()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the bench is no part of the operator")]
-fn variable(name: &str) -> Result<String, std::env::VarError> {
-    std::env::var(name)
-}
-
-fn number(name: &str, otherwise: i64) -> anyhow::Result<i64> {
-    variable(name).map_or(Ok(otherwise), |text| text.parse().with_context(|| format!("{name} is no number")))
 }

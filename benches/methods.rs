@@ -3,6 +3,8 @@
 //! their cache in the registry, by buildx with its registry cache. The operator's part is a Build's time without its
 //! builder's, beside the same Pod made by hand. Only the ratios are worth quoting. `BENCH_ROUNDS` makes it smaller.
 
+mod shared;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -18,6 +20,7 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::{Value, json};
+use shared::{median, number, variable};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use uuid::Uuid;
 
@@ -30,9 +33,7 @@ async fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::try_default().await.context("run make up, then: . .local/env")?;
     let pool = PgPoolOptions::new().max_connections(1).connect(&variable("DATABASE_URL")?).await?;
-    let rounds =
-        variable("BENCH_ROUNDS").map_or(Ok(3), |rounds| rounds.parse()).context("BENCH_ROUNDS is no number")?;
-    let bench = Bench { client, pool, registry: variable("REGISTRY")?, rounds };
+    let bench = Bench { client, pool, registry: variable("REGISTRY")?, rounds: number("BENCH_ROUNDS", 3)? };
     let namespaces: Api<Namespace> = Api::all(bench.client.clone());
     // buildx needs the level.
     let labels = json!({"pod-security.kubernetes.io/enforce": "privileged"});
@@ -47,7 +48,7 @@ struct Bench {
     client: Client,
     pool: PgPool,
     registry: String,
-    rounds: u32,
+    rounds: i64,
 }
 
 /// One run of a Build.
@@ -194,14 +195,4 @@ where
     })
     .await
     .with_context(|| format!("{name} took too long"))?
-}
-
-#[expect(clippy::disallowed_methods, reason = "the bench is no part of the operator")]
-fn variable(name: &str) -> anyhow::Result<String> {
-    std::env::var(name).with_context(|| format!("{name} is not set: run make up, then: . .local/env"))
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
 }

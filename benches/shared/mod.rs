@@ -1,6 +1,8 @@
 //! What the benches have in common: what they are told by the environment, databases of their own, and how times are
 //! told.
 
+#![allow(dead_code, reason = "each bench needs some of it")]
+
 use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};

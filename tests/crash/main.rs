@@ -25,6 +25,17 @@ mod tenant;
 #[path = "../e2e/watching.rs"]
 mod watching;
 
+/// A test a failpoint: the module's `error_then_crash`, there.
+macro_rules! failpoints {
+    ($($test:ident: $place:literal;)*) => {$(
+        #[tokio::test]
+        async fn $test() {
+            cluster::variable("KUBECONFIG");
+            error_then_crash($place).await;
+        }
+    )*};
+}
+
 mod history;
 mod operator;
 mod proxy;

@@ -115,17 +115,7 @@ async fn error_then_crash(place: &str) {
     .await;
 }
 
-macro_rules! hops {
-    ($($test:ident: $place:literal;)*) => {$(
-        #[tokio::test]
-        async fn $test() {
-            cluster::variable("KUBECONFIG");
-            error_then_crash($place).await;
-        }
-    )*};
-}
-
-hops! {
+failpoints! {
     after_a_look_is_begun: "poll.after-begun";
     after_the_job_of_a_look_is_created: "poll.after-create";
     before_a_look_is_settled: "poll.before-settled";

@@ -144,17 +144,7 @@ async fn error_then_crash(place: &str) {
     .await;
 }
 
-macro_rules! hops {
-    ($($test:ident: $place:literal;)*) => {$(
-        #[tokio::test]
-        async fn $test() {
-            cluster::variable("KUBECONFIG");
-            error_then_crash($place).await;
-        }
-    )*};
-}
-
-hops! {
+failpoints! {
     before_a_delivery_is_stored: "webhook.before-store";
     after_a_delivery_is_stored: "webhook.after-store";
     before_it_is_decided: "webhook.before-decided";

@@ -113,13 +113,11 @@ async fn a_base_is_taken_from_the_mirror_by_each_builder_of_dockerfiles_and_know
             built(tenant, &manifest, run).await;
             let build = tenant.finished("cider", run).await;
             let id = rows::id(&tenant.attempts(&build).await.pop().expect("a row"));
-            let base: (Option<String>, Option<String>) =
-                sqlx::query_as("select base_image_name, base_image_tag from build_images where build_id = $1")
-                    .bind(id)
-                    .fetch_one(&tenant.pool)
-                    .await
-                    .expect("the image is described");
-            assert_eq!(base, (Some("orchard.invalid/busybox".to_owned()), Some("1".to_owned())), "{method}");
+            assert_eq!(
+                rows::base_image(&tenant.pool, id).await,
+                (Some("orchard.invalid/busybox".to_owned()), Some("1".to_owned())),
+                "{method}"
+            );
         }
     })
     .await;

@@ -124,12 +124,7 @@ async fn buildpacks_of_the_builder_and_of_an_image_build_in_a_restricted_namespa
             let digest = step.layer_digest.as_deref().expect("a buildpack with one layer tells it");
             assert!(image.layers.iter().any(|(layer, _)| layer == digest), "{step:#?}");
         }
-        let base: (Option<String>, Option<String>) =
-            sqlx::query_as("select base_image_name, base_image_tag from build_images where build_id = $1")
-                .bind(id)
-                .fetch_one(&tenant.pool)
-                .await
-                .expect("the image is described");
+        let base = rows::base_image(&tenant.pool, id).await;
         assert_eq!(base, (Some(format!("{}/cnb/run", cluster::registry())), Some("1".to_owned())));
         let result = rows::build_results(&tenant.pool, id).await;
         assert!(result["artifact_push_milliseconds"].is_i64(), "{result:#}");

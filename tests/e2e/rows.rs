@@ -46,6 +46,15 @@ pub fn id(row: &Value) -> Uuid {
     row["id"].as_str().and_then(|text| text.parse().ok()).expect("a row has an id")
 }
 
+/// Name and tag of what the build's image is built on.
+pub async fn base_image(pool: &PgPool, build: Uuid) -> (Option<String>, Option<String>) {
+    sqlx::query_as("select base_image_name, base_image_tag from build_images where build_id = $1")
+        .bind(build)
+        .fetch_one(pool)
+        .await
+        .expect("the image is described")
+}
+
 pub async fn artifacts(pool: &PgPool, build: Uuid) -> Vec<Value> {
     sqlx::query_scalar("select to_jsonb(r) from build_artifacts r where build_id = $1 order by id")
         .bind(build)

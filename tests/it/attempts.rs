@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use image_factory::db::{
     builds::{NewAttempt, NewConfig, Resource, Trigger, enqueue},
+    policies::Policy,
     results::{self, End, Measured},
     settings, workers,
 };
@@ -78,6 +79,11 @@ pub async fn limits(pool: &PgPool, worker: i32, tenant: i32) {
     sqlx::query("set jit = off").execute(pool).await.expect("jit can be turned off");
     settings::declare(pool, tenant, None).await.expect("the default can be declared");
     workers::beat(pool, worker).await.expect("the worker can be declared");
+}
+
+/// The policy of a tenant, which limits nothing yet.
+pub fn policy(tenant: &str) -> Policy {
+    Policy { tenant_uid: format!("uid-{tenant}"), tenant_name: tenant.to_owned(), weight: 1, ..Policy::default() }
 }
 
 pub fn success(reference: &str) -> Outcome {

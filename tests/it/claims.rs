@@ -24,7 +24,7 @@ use sqlx::{PgConnection, PgPool};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::attempts::{attempt, broken_histories, failure, finish, limits, next_run, queued, success};
+use crate::attempts::{attempt, broken_histories, failure, finish, limits, next_run, policy, queued, success};
 
 const TENANTS: u64 = 100;
 /// Most tenants have few.
@@ -164,13 +164,7 @@ async fn set_up(pool: &PgPool, dice: &mut Dice) -> sqlx::Result<()> {
 
 /// Of two tenants in three, with limits of every kind. All but one may run something.
 fn some_policies(dice: &mut Dice) -> Vec<Policy> {
-    let of = |tenant: &str| Policy {
-        tenant_uid: format!("uid-{tenant}"),
-        tenant_name: tenant.to_owned(),
-        weight: 1,
-        ..Policy::default()
-    };
-    let mut found = vec![Policy { max_concurrent_builds: Some(0), ..of(STOPPED) }];
+    let mut found = vec![Policy { max_concurrent_builds: Some(0), ..policy(STOPPED) }];
     for tenant in (0..TENANTS).map(|tenant| format!("tenant-{tenant}")).filter(|tenant| tenant != STOPPED) {
         if dice.once_in(3) {
             continue;
@@ -187,7 +181,7 @@ fn some_policies(dice: &mut Dice) -> Vec<Policy> {
             max_concurrent_by_method,
             weight: dice.number(1, 3),
             priority_dispatch: dice.once_in(2),
-            ..of(&tenant)
+            ..policy(&tenant)
         });
     }
     found
@@ -343,13 +337,7 @@ async fn a_policy_that_is_taken_back_leaves_the_operators_default(pool: PgPool) 
     for build in 0..4 {
         queued(&pool, &attempt("green", &format!("wall-{build}"))).await;
     }
-    let policy = |most| Policy {
-        tenant_uid: "uid-green".to_owned(),
-        tenant_name: "green".to_owned(),
-        max_concurrent_builds: Some(most),
-        weight: 1,
-        ..Policy::default()
-    };
+    let policy = |most| Policy { max_concurrent_builds: Some(most), ..policy("green") };
     declare(&pool, &[policy(1)]).await;
     assert_eq!(claim(&pool).await.expect("no error").len(), 1);
     declare(&pool, &[policy(3)]).await;

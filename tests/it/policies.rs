@@ -10,7 +10,10 @@ use image_factory::db::{
 use image_factory_core::worker_health::Health;
 use sqlx::{PgPool, postgres::PgListener};
 
-use crate::{attempts::limits, workers::worker};
+use crate::{
+    attempts::{limits, policy},
+    workers::worker,
+};
 
 /// How often the dispatchers are woken by this.
 async fn wakes(pool: &PgPool, change: impl AsyncFnOnce()) -> usize {
@@ -33,13 +36,7 @@ async fn wakes(pool: &PgPool, change: impl AsyncFnOnce()) -> usize {
 #[sqlx::test(migrations = "./migrations")]
 async fn a_change_of_policies_wakes_the_dispatchers_and_the_same_again_does_not(pool: PgPool) {
     limits(&pool, 1, 1).await;
-    let policy = |most| Policy {
-        tenant_uid: "uid-green".to_owned(),
-        tenant_name: "green".to_owned(),
-        max_concurrent_builds: Some(most),
-        weight: 1,
-        ..Policy::default()
-    };
+    let policy = |most| Policy { max_concurrent_builds: Some(most), ..policy("green") };
     for (version, declared, expected) in
         [(1, vec![policy(1)], 1), (2, vec![policy(1)], 0), (3, vec![policy(2)], 1), (4, vec![], 1), (5, vec![], 0)]
     {

@@ -23,7 +23,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::attempts::{attempt, broken_histories, history, limits, queued, results, row};
+use crate::attempts::{self, attempt, broken_histories, history, limits, queued, results, row};
 
 /// As if it had joined the queue, or its backoff had ended, so many minutes ago.
 async fn waits_since(pool: &PgPool, build: Uuid, minutes: i32, backoff: Option<i32>) {
@@ -40,14 +40,8 @@ async fn waits_since(pool: &PgPool, build: Uuid, minutes: i32, backoff: Option<i
 }
 
 async fn policy(pool: &PgPool, tenant: &str, minutes: i32) {
-    let policy = Policy {
-        tenant_uid: format!("uid-{tenant}"),
-        tenant_name: tenant.to_owned(),
-        max_concurrent_builds: Some(0),
-        max_queued_wait_minutes: Some(minutes),
-        weight: 1,
-        ..Policy::default()
-    };
+    let policy =
+        Policy { max_concurrent_builds: Some(0), max_queued_wait_minutes: Some(minutes), ..attempts::policy(tenant) };
     policies::declare(pool, &[policy], 1).await.expect("it can be declared");
 }
 
@@ -242,14 +236,7 @@ async fn the_place_in_a_status_is_the_views(pool: PgPool) {
             queued(&pool, &wall).await;
         }
     }
-    let by_priority = Policy {
-        tenant_uid: "uid-amber".to_owned(),
-        tenant_name: "amber".to_owned(),
-        priority_dispatch: true,
-        max_concurrent_builds: Some(0),
-        weight: 1,
-        ..Policy::default()
-    };
+    let by_priority = Policy { priority_dispatch: true, max_concurrent_builds: Some(0), ..attempts::policy("amber") };
     policies::declare(&pool, &[by_priority], 2).await.expect("it can be declared");
     let queue = waiting(&pool).await.expect("no error");
     let uids: Vec<String> = queue.iter().map(|one| one.resource_uid.clone()).collect();

@@ -19,7 +19,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{Dice, declare};
-use crate::attempts::{attempt, failure, finish, limits, next_run, queued, row, success};
+use crate::attempts::{attempt, failure, finish, limits, next_run, policy, queued, row, success};
 
 fn worker(name: &str, concurrent_builds: i32) -> Declared {
     Declared {
@@ -42,10 +42,6 @@ async fn declare_workers(pool: &PgPool, declared: &[Declared]) {
 
 async fn claimed(pool: &PgPool) -> BTreeSet<Uuid> {
     claim(pool).await.expect("a claim succeeds").into_iter().collect()
-}
-
-fn policy(tenant: &str) -> Policy {
-    Policy { tenant_uid: format!("uid-{tenant}"), tenant_name: tenant.to_owned(), weight: 1, ..Policy::default() }
 }
 
 #[sqlx::test(migrations = "./migrations")]

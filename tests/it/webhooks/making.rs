@@ -125,14 +125,20 @@ async fn a_build_that_can_not_be_made_is_given_up_for_all_to_see(pool: PgPool) {
     assert_eq!(status, "failed");
 }
 
-#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
-async fn a_build_of_its_name_that_was_made_for_nothing_of_ours_counts_as_none(pool: PgPool) {
-    let host = Host::new(&pool);
+/// A webhook whose delivery `1` could not be made into a Build at the first try.
+async fn after_a_try_in_vain(pool: &PgPool) -> Host {
+    let host = Host::new(pool);
     host.has(1, &[("hook", spec("github", &json!({})))]).await;
     host.push("hook", "1", &fixture("github-push")).await;
     host.cluster.fails(Some(Failure::Down));
     host.deliver().await;
     host.cluster.fails(None);
+    host
+}
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn a_build_of_its_name_that_was_made_for_nothing_of_ours_counts_as_none(pool: PgPool) {
+    let host = after_a_try_in_vain(&pool).await;
     let name = host.rows().await[0]["build_name"].clone();
     host.cluster.has_build(json!({
         "apiVersion": "imagefactory.dev/v1alpha1", "kind": "Build",
@@ -332,12 +338,7 @@ async fn a_delivery_that_can_not_be_read_holds_up_no_other(pool: PgPool) {
 
 #[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
 async fn what_is_asked_for_again_while_a_try_is_to_come_is_built_once(pool: PgPool) {
-    let host = Host::new(&pool);
-    host.has(1, &[("hook", spec("github", &json!({})))]).await;
-    host.push("hook", "1", &fixture("github-push")).await;
-    host.cluster.fails(Some(Failure::Down));
-    host.deliver().await;
-    host.cluster.fails(None);
+    let host = after_a_try_in_vain(&pool).await;
     assert!(db::deliveries::redeliver(&pool, "orchard", "hook", "1").await.expect("it works"));
     // Again before anything is decided of it.
     assert!(db::deliveries::redeliver(&pool, "orchard", "hook", "1").await.expect("it works"));
