@@ -1,6 +1,6 @@
 //! What a claim costs, on the Postgres of `make up`: builds a second under policies beside River's jobs a second, a
-//! claim beside a long queue of a tenant that may not run more, one beside many groups that no worker fits, a batch of a hundred and a single build beside the
-//! server's own commit. Only the ratios are worth quoting. River is a Go client (`benches/river`), compiled where
+//! claim beside a long queue of a tenant that may not run more, one beside many groups that no worker fits, a batch of a
+//! hundred and a single build beside the server's own commit. Only the ratios are worth quoting. River is a Go client (`benches/river`), compiled where
 //! there is Go; `BENCH_CLAIMS` and `BENCH_BACKLOG` make it smaller.
 
 mod shared;
@@ -18,7 +18,10 @@ use image_factory::{
 use image_factory_core::status::Status;
 use shared::{median, number};
 use sqlx::PgPool;
-use tokio::process::Command;
+use tokio::{
+    process::Command,
+    sync::{Notify, mpsc},
+};
 use uuid::Uuid;
 
 const TENANTS: i32 = 100;
@@ -157,21 +160,34 @@ async fn clear(pool: &PgPool) -> anyhow::Result<()> {
     analyze(pool).await
 }
 
-/// Claims and ends until nothing is queued; builds a second. What River completes in batches is ended in batches here.
+/// Claims until nothing is queued, while what was claimed is ended, as River's jobs are; builds a second. What River
+/// completes in batches is ended in batches here.
 async fn through(pool: &PgPool, builds: i64) -> anyhow::Result<f64> {
     let begun = Instant::now();
-    let mut ended = 0;
-    loop {
-        let claimed = claim(pool).await?;
-        if claimed.is_empty() {
-            break;
+    let (hand_over, mut claimed) = mpsc::unbounded_channel();
+    let has_ended = Notify::new();
+    let claiming = async {
+        let mut left = usize::try_from(builds)?;
+        while left > 0 {
+            let batch = claim(pool).await?;
+            left -= batch.len();
+            match batch.is_empty() {
+                true => has_ended.notified().await,
+                false => hand_over.send(batch)?,
+            }
         }
-        ended += claimed.len();
-        end(pool, &claimed).await?;
-    }
-    let took = begun.elapsed();
-    ensure!(i64::try_from(ended)? == builds, "{ended} of {builds} builds ran");
-    Ok(f64::from(u32::try_from(builds)?) / took.as_secs_f64())
+        drop(hand_over);
+        Ok(())
+    };
+    let ending = async {
+        while let Some(batch) = claimed.recv().await {
+            end(pool, &batch).await?;
+            has_ended.notify_one();
+        }
+        anyhow::Ok(())
+    };
+    tokio::try_join!(claiming, ending)?;
+    Ok(f64::from(u32::try_from(builds)?) / begun.elapsed().as_secs_f64())
 }
 
 async fn end(pool: &PgPool, builds: &[Uuid]) -> anyhow::Result<()> {

@@ -66,7 +66,8 @@ fn mark_as_not_yet_observed(root: &mut JSONSchemaProps) {
 }
 
 /// Doc comments are broken where the source's lines end, and `kubectl explain` would keep those
-/// breaks; an optional enum lists `null`, which it would show as a value.
+/// breaks; an optional enum lists `null`, which it would show as a value. Where `null` is neither listed nor allowed, the
+/// API server drops it, as an optional field that is left empty.
 fn make_readable(schema: &mut JSONSchemaProps) {
     if let Some(description) = &mut schema.description {
         let paragraphs: Vec<String> = description.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect();
@@ -74,6 +75,7 @@ fn make_readable(schema: &mut JSONSchemaProps) {
     }
     if let Some(values) = &mut schema.enum_ {
         values.retain(|JSON(value)| !value.is_null());
+        schema.nullable = None;
     }
     if let Some(fields) = &mut schema.properties {
         fields.values_mut().for_each(make_readable);
@@ -178,6 +180,12 @@ mod tests {
             assert!(node.one_of.is_none() && node.any_of.is_none() && node.all_of.is_none(), "{path}");
             assert!(!node.format.as_deref().is_some_and(|format| format.starts_with("uint")), "{path}");
         });
+    }
+
+    /// `null` would be let through to the enum, and refused by it.
+    #[test]
+    fn no_enum_is_nullable() {
+        each_node(|path, node| assert!(node.enum_.is_none() || node.nullable.is_none(), "{path}"));
     }
 
     #[test]

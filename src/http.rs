@@ -18,6 +18,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{FromRef, MatchedPath, Request, State},
+    http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -77,7 +78,7 @@ impl FromRef<Served> for Metrics {
     }
 }
 
-/// The whole server. Its streams end at `stop`.
+/// The API, and that there is nothing elsewhere. Its streams end at `stop`.
 pub fn router(context: Context, stop: CancellationToken) -> Router {
     let served = Served {
         access: Arc::new(Access::new(context.client.clone())),
@@ -102,7 +103,7 @@ pub fn router(context: Context, stop: CancellationToken) -> Router {
         .layer(middleware::from_fn(in_time));
     Router::new()
         .nest("/api/v1", answers)
-        .merge(health::routes())
+        .fallback(async || StatusCode::NOT_FOUND)
         .layer(middleware::from_fn_with_state(served.context.metrics.clone(), counted))
         .with_state(served)
 }

@@ -107,13 +107,15 @@ pub async fn run(config: config::Operator) -> anyhow::Result<()> {
     let readers = db::readers(&config.database).context("failed to read DATABASE_URL")?;
     let receivers = db::receivers(&config.database).context("failed to read DATABASE_URL")?;
     let hooks = http::Hooks::new(client, receivers, context.metrics.clone(), config.webhook_rate);
-    let router = http::router(Context { pool: readers, ..context.clone() }, stop.clone()).merge(http::hooks(hooks));
+    let answers = http::router(Context { pool: readers, ..context.clone() }, stop.clone()).merge(http::hooks(hooks));
     if let Some(folder) = &config.tls_folder {
         let tls = http::acceptor(folder).context("failed to serve by https")?;
         let listener = listen(config.tls_listen).await?;
-        parts.spawn(http::serve_encrypted(tls, listener, router.clone(), http::CONNECTIONS, stop.clone()));
+        // Strangers reach this port: neither health nor metrics are theirs.
+        parts.spawn(http::serve_encrypted(tls, listener, answers.clone(), http::CONNECTIONS, stop.clone()));
     }
-    parts.spawn(http::serve(listen(config.listen).await?, router, http::CONNECTIONS, stop.clone()));
+    let answers = answers.merge(http::probes(&context));
+    parts.spawn(http::serve(listen(config.listen).await?, answers, http::CONNECTIONS, stop.clone()));
 
     parts.spawn(health::watch_database(context.pool.clone(), context.health.clone(), stop.clone()));
     if let Some(leadership) = stop.run_until_cancelled(lead(&context, &config)).await {

@@ -4,7 +4,7 @@
 use image_factory_core::{loglevel::Level, status::Status};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool, postgres::PgCopyIn};
 use uuid::Uuid;
 
 use super::{Error, Result, steps};
@@ -76,7 +76,7 @@ pub async fn append(
         let mut copy = tx
             .copy_in_raw("copy build_logs (id, build_id, line_number, log_content, log_level, logged_at) from stdin (format binary)")
             .await?;
-        if let Err(error) = copy.send(copy_rows(build, first, lines)).await {
+        if let Err(error) = send(&mut copy, build, first, lines).await {
             copy.abort("the lines could not be sent").await?;
             return Err(error.into());
         }
@@ -166,24 +166,41 @@ pub async fn first_line_since(pool: &PgPool, build: Uuid, since: Timestamp) -> R
         .await?)
 }
 
-/// Rows in COPY's binary format: <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4>.
-fn copy_rows(build: Uuid, first: i64, lines: &[Line]) -> Vec<u8> {
-    let mut rows = Vec::with_capacity(32 + lines.iter().map(|line| line.content.len() + 96).sum::<usize>());
-    rows.extend_from_slice(b"PGCOPY\n\xff\r\n\0");
+/// Sends rows in COPY's binary format, while the server takes those before:
+/// <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4>.
+async fn send(
+    copy: &mut PgCopyIn<&mut PgConnection>,
+    build: Uuid,
+    first: i64,
+    lines: &[Line],
+) -> std::result::Result<(), sqlx::Error> {
+    let mut rows = b"PGCOPY\n\xff\r\n\0".to_vec();
     // No flags, no extension of the header.
     rows.extend_from_slice(&[0; 8]);
     for (number, line) in (first..).zip(lines) {
-        rows.extend_from_slice(&6_i16.to_be_bytes());
-        field(&mut rows, clock::new_id().as_bytes());
-        field(&mut rows, build.as_bytes());
-        field(&mut rows, &number.to_be_bytes());
-        field(&mut rows, line.content.as_bytes());
-        field(&mut rows, line.level.as_str().as_bytes());
-        field(&mut rows, &(line.logged_at.as_microsecond() - POSTGRES_EPOCH).to_be_bytes());
+        row(&mut rows, build, number, line);
+        if rows.len() >= PIECE_BYTES {
+            copy.send(&*rows).await?;
+            rows.clear();
+        }
     }
     // No row has so many fields: the end.
     rows.extend_from_slice(&(-1_i16).to_be_bytes());
-    rows
+    copy.send(rows).await?;
+    Ok(())
+}
+
+/// Bytes of rows that are sent at once.
+const PIECE_BYTES: usize = 64 * 1024;
+
+fn row(rows: &mut Vec<u8>, build: Uuid, number: i64, line: &Line) {
+    rows.extend_from_slice(&6_i16.to_be_bytes());
+    field(rows, clock::new_id().as_bytes());
+    field(rows, build.as_bytes());
+    field(rows, &number.to_be_bytes());
+    field(rows, line.content.as_bytes());
+    field(rows, line.level.as_str().as_bytes());
+    field(rows, &(line.logged_at.as_microsecond() - POSTGRES_EPOCH).to_be_bytes());
 }
 
 /// 2000-01-01, from which Postgres counts microseconds.

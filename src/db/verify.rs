@@ -55,12 +55,14 @@ impl From<Vec<Row>> for Checked {
     }
 }
 
-/// A transaction in which every question sees the same rows.
+/// A transaction in which every question sees the same rows, and reads whole tables as it needs to.
 ///
 /// # Errors
 /// When the database can't be reached.
 pub async fn snapshot(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
-    Ok(pool.begin_with("begin isolation level repeatable read read only").await?)
+    let mut snapshot = pool.begin_with("begin isolation level repeatable read read only").await?;
+    sqlx::query("set local enable_seqscan = on").execute(&mut *snapshot).await?;
+    Ok(snapshot)
 }
 
 /// Checks every invariant of the rows. Limits are compared from `limits_since` on, and without it

@@ -78,7 +78,7 @@ async fn answer(request: Request<kube::client::Body>, questions: Questions) -> R
     Ok(response.body(Body::from(answer.to_string())).expect("a response"))
 }
 
-fn server() -> (Router, Questions, Health) {
+fn context() -> (Context, Questions) {
     let questions = Questions::default();
     let asked = questions.clone();
     let service = tower::service_fn(move |request| answer(request, asked.clone()));
@@ -101,8 +101,13 @@ fn server() -> (Router, Questions, Health) {
         log_bytes: 0,
         records_users: false,
     };
-    let health = context.health.clone();
-    (router(context, CancellationToken::new()), questions, health)
+    (context, questions)
+}
+
+fn server() -> (Router, Questions, Health) {
+    let (context, questions) = context();
+    let answers = router(context.clone(), CancellationToken::new()).merge(probes(&context));
+    (answers, questions, context.health)
 }
 
 /// Status and body, as JSON where it is.
@@ -120,6 +125,15 @@ async fn get(router: &Router, path: &str, headers: &[(&str, &str)]) -> (StatusCo
 
 const GOOD: (&str, &str) = ("authorization", "Bearer good");
 const LOGS: &str = "/api/v1/namespaces/mine/builds/web/logs";
+
+#[tokio::test]
+async fn who_reaches_the_api_alone_is_told_neither_health_nor_metrics() {
+    let strangers = router(context().0, CancellationToken::new());
+    for path in ["/metrics", "/readyz", "/livez"] {
+        assert_eq!(get(&strangers, path, &[]).await.0, StatusCode::NOT_FOUND, "{path}");
+    }
+    assert_eq!(get(&strangers, LOGS, &[]).await.0, StatusCode::UNAUTHORIZED);
+}
 
 #[tokio::test]
 async fn a_process_without_its_database_is_live_but_not_ready() {

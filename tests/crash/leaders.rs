@@ -9,6 +9,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
+use tokio::time::sleep_until;
 
 use super::{
     history::{self, Jobs, Pods},
@@ -23,6 +24,8 @@ const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 
 /// How long a cluster may be without a leader after one died.
 const TAKEOVER: Duration = Duration::from_secs(20);
+/// How long a leader that comes to again was gone at least.
+const PAUSE: Duration = Duration::from_mins(1);
 
 /// At most so many builds of the tenant at once.
 async fn limit(tenant: &Tenant, builds: i32) {
@@ -95,15 +98,16 @@ async fn leaders_that_come_to_after_another_took_over_do_no_harm() {
                 }
             }
             leader.says(&format!("freezing at {place}")).await;
-            frozen.push(leader);
+            frozen.push((leader, Instant::now()));
         }
         let last = Operator::start(&stage, &Settings::named("crash-f"));
         last.leads().await;
         history::succeeded(tenant, &jobs, &NAMES).await;
-        for leader in &frozen {
+        for (leader, since) in &frozen {
+            sleep_until((*since + PAUSE).into()).await;
             leader.signal("CONT").await;
         }
-        for leader in frozen {
+        for (leader, _) in frozen {
             leader.gave_up().await;
         }
         history::succeeded(tenant, &jobs, &NAMES).await;

@@ -145,6 +145,7 @@ async fn a_field_left_empty_in_a_template_counts_as_absent() {
         object["spec"][field] = Value::Null;
     }
     object["spec"]["source"]["git"] = Value::Null;
+    object["spec"]["options"] = json!({"compressedCaching": null, "format": null, "cacheTtl": null});
     dry_run(&client, "Build", &object).await.expect("it is accepted");
 }
 

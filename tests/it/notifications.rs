@@ -309,20 +309,24 @@ async fn nothing_is_sent_inside_or_in_the_clear_unless_that_is_allowed(pool: PgP
     assert!(receiver.received().is_empty());
 }
 
+/// A webhook that builds this repository, and tells the Git host there of its commits.
+fn telling(repository: &str) -> WebhookConfigSpec {
+    let status = json!({"tokenSecretRef": {"name": "hook", "key": "now"}});
+    let mut spec = crate::webhooks::host::spec("github", &json!({"commitStatus": status}));
+    let template = spec.template.as_mut().expect("a template");
+    template.spec.source.git.as_mut().expect("a source").url = repository.to_owned();
+    spec
+}
+
 #[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
 async fn the_git_host_is_told_of_the_commits_that_it_delivered(pool: PgPool) {
     let host = Host::new(&pool);
     let receiver = Receiver::default();
     let source = receiver.listen().await.replace("/hook", "/shop/web.git");
-    let mut told = crate::webhooks::host::spec("github", &json!({}));
-    told.provider = serde_json::from_value(json!("gitea")).expect("a provider");
-    let status = json!({"tokenSecretRef": {"name": "hook", "key": "now"}});
-    told.commit_status = serde_json::from_value(status).expect("one");
-    let template = told.template.as_mut().expect("a template");
-    template.spec.source.git.as_mut().expect("a source").url = source;
     // It is delivered by GitHub's way of signing, which the test's host has, and told by Gitea's API.
-    let mut delivered = told.clone();
-    delivered.provider = serde_json::from_value(json!("github")).expect("a provider");
+    let delivered = telling(&source);
+    let mut told = delivered.clone();
+    told.provider = serde_json::from_value(json!("gitea")).expect("a provider");
     host.has(1, &[("hook", delivered)]).await;
     limits(&pool, 10, 10).await;
     host.push("hook", "1", &fixture("github-push")).await;
@@ -348,6 +352,32 @@ async fn the_git_host_is_told_of_the_commits_that_it_delivered(pool: PgPool) {
     assert_eq!(rows.len(), 3, "and nothing of the Build that nobody delivered");
     let kept: Vec<&str> = rows.iter().filter_map(|row| row["error_message"].as_str()).collect();
     assert_eq!(kept, ["the commit has a newer state"]);
+}
+
+/// A receiver of notifications that answers so is disabled; a Git host says it of one commit.
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn a_git_host_that_answers_that_a_commit_is_gone_is_told_what_comes_next(pool: PgPool) {
+    let host = Host::new(&pool);
+    let receiver = Receiver::default();
+    let source = receiver.listen().await.replace("/hook", "/shop/web.git");
+    host.has(1, &[("hook", telling(&source))]).await;
+    limits(&pool, 10, 10).await;
+    host.push("hook", "1", &fixture("github-push")).await;
+    host.deliver().await;
+    let build = host.queue(&host.cluster.builds()[0]).await;
+    let sender = local();
+    receiver.answers(&[410]);
+    send(&host, &sender).await;
+    let rows = outbound(&host).await;
+    assert_eq!((rows.len(), &rows[0]["response_status"]), (1, &json!(410)));
+    assert!(rows[0]["next_retry_at"].is_null(), "it is given up");
+    assert!(!statuses(&pool, &["uid-hook".to_owned()]).await.expect("a row")["uid-hook"].is_disabled);
+
+    claim(&pool).await.expect("it works");
+    finish(&pool, build, &failure(Reason::BuildFailed)).await;
+    send(&host, &sender).await;
+    let states: Vec<Value> = receiver.bodies().iter().map(|body| body["state"].clone()).collect();
+    assert_eq!(states, ["pending", "failure"]);
 }
 
 #[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
@@ -418,12 +448,8 @@ async fn a_git_host_hears_the_newest_state_of_a_commit_last_however_slow_it_is(p
     let source = format!("http://{}/shop/web.git", listener.local_addr().expect("an address"));
     tokio::spawn(async move { axum::serve(listener, router).await });
 
-    let status = json!({"tokenSecretRef": {"name": "hook", "key": "now"}});
-    let mut told = crate::webhooks::host::spec("github", &json!({"commitStatus": status}));
-    let template = told.template.as_mut().expect("a template");
-    template.spec.source.git.as_mut().expect("a source").url = source;
     let other = Receiver::default();
-    host.has(1, &[("hook", told), ("told", spec(&other.listen().await, &[]))]).await;
+    host.has(1, &[("hook", telling(&source)), ("told", spec(&other.listen().await, &[]))]).await;
     limits(&pool, 10, 10).await;
     host.push("hook", "1", &fixture("github-push")).await;
     host.deliver().await;

@@ -1,11 +1,17 @@
 //! The one writer of a build's status: what is not where it is said to be does not move, and an end is
 //! written once, whoever comes first.
 
-use image_factory::db::{
-    builds::{newest, request_cancel},
-    launches,
-    queue::claim,
-    transitions::{self, Change},
+use std::num::NonZeroU16;
+
+use image_factory::{
+    config,
+    db::{
+        self,
+        builds::{newest, request_cancel},
+        launches,
+        queue::claim,
+        transitions::{self, Change},
+    },
 };
 use image_factory_core::{reason::Reason, status::Status};
 use serde_json::Value;
@@ -146,4 +152,30 @@ async fn an_end_is_written_whatever_its_words_hold(pool: PgPool) {
     assert!(finish(&pool, id, &outcome).await);
     assert_eq!(row(&pool, id).await["error_message"], "the server says: repository 'x\u{fffd}y' not found");
     assert_eq!(broken_histories(&pool).await, Vec::<String>::new());
+}
+
+/// What the planner was told last is that there is next to nothing, as in the minute after a burst.
+#[sqlx::test(migrations = "./migrations")]
+async fn a_table_that_has_grown_is_not_read_whole_for_a_transition_nor_by_the_checks_of_its_keys(pool: PgPool) {
+    let url = sqlx::ConnectOptions::to_url_lossy(&*pool.connect_options()).to_string();
+    let operators = db::pool(&config::Database { url, connections: NonZeroU16::MIN }).expect("an address");
+    limits(&pool, 10, 10).await;
+    sqlx::raw_sql("analyze").execute(&pool).await.expect("it works");
+    for name in 0..50 {
+        queued(&operators, &attempt("green", &format!("wall-{name}"))).await;
+    }
+    let mut tx = operators.begin().await.expect("a transaction");
+    let first: Uuid =
+        sqlx::query_scalar("select id from builds order by id limit 1").fetch_one(&mut *tx).await.expect("one");
+    let change = Change { build: first, reason: "it failed".to_owned(), ..Change::default() };
+    let moved = transitions::apply(&mut tx, Status::Queued, Status::Failed, &[change]).await.expect("it works");
+    assert_eq!(moved, [first]);
+    let read_whole: Vec<String> = sqlx::query_scalar(
+        "select relname::text from pg_stat_xact_user_tables
+         where seq_scan > 0 and relname in ('builds', 'build_status_history')",
+    )
+    .fetch_all(&mut *tx)
+    .await
+    .expect("it works");
+    assert_eq!(read_whole, Vec::<String>::new());
 }

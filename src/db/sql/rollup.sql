@@ -10,17 +10,16 @@ with days as (
     from unnest($1::uuid[], $2::uuid[], $3::date[]) as days (id, tenant_id, date)
 ),
 ended as (
-    select d.id as day_id, b.status, b.seconds, c.build_method, r.failure_reason,
+    select d.id as day_id, b.status, b.seconds, b.build_method, r.failure_reason,
            case when b.seconds is not null then r.queue_wait_milliseconds end as waited
     from days d
     cross join lateral (
-        select id, status,
+        select id, status, build_method,
                case when started_at is not null then greatest(0, extract(epoch from completed_at - started_at)) end as seconds
         from builds
         where tenant_id = d.tenant_id and completed_at >= d.begins and completed_at < d.ends
         offset 0
     ) b
-    cross join lateral (select build_method from build_configs where build_id = b.id offset 0) c
     cross join lateral (
         select queue_wait_milliseconds, failure_reason from build_results where build_id = b.id offset 0
     ) r

@@ -102,7 +102,11 @@ async fn a_base_is_read_from_a_mirror_first_and_keeps_its_own_name() {
     let (digest, _) = registry.push_layers("1", "amd64", &[(GZIP, "one"), (GZIP, "two")]).await;
     let mut pushed = registry.built(&pod, "1", &digest, "FROM nowhere.invalid/web:base\n");
     assert_eq!(pod.confirms(&pushed).await.expect("is confirmed").images[0].base, None);
+    // Takes connections, and never says anything.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = format!("{}/shop", silent.local_addr().expect("an address"));
     for mirrors in [
+        vec![silent, format!("{}/shop", registry.address)],
         vec!["127.0.0.1:1/shop".to_owned(), format!("{}/shop", registry.address)],
         vec![format!("{}/shop", registry.address)],
     ] {

@@ -351,3 +351,21 @@ async fn what_is_asked_for_again_while_a_try_is_to_come_is_built_once(pool: PgPo
     let replaced = Some("it was delivered again before it was built");
     assert_eq!(causes(&rows), [Some("InternalError"), replaced, replaced, None]);
 }
+
+#[sqlx::test(migrator = "image_factory::db::MIGRATIONS")]
+async fn what_is_asked_for_again_is_tried_as_often_as_what_is_new(pool: PgPool) {
+    let host = Host::new(&pool);
+    host.has(1, &[("hook", spec("github", &json!({})))]).await;
+    host.cluster.fails(Some(Failure::Down));
+    host.push("hook", "1", &fixture("github-push")).await;
+    for tries in [8, 16] {
+        for _ in 0..10 {
+            host.deliver().await;
+            host.due_now().await;
+        }
+        let rows = host.rows().await;
+        assert_eq!(rows.len(), tries, "a row a try, however often it was tried before");
+        assert!(rows.iter().all(|row| row["next_retry_at"].is_null()), "and then it is given up");
+        assert!(db::deliveries::redeliver(&pool, "orchard", "hook", "1").await.expect("it works"));
+    }
+}
