@@ -171,9 +171,10 @@ async fn through(pool: &PgPool, builds: i64) -> anyhow::Result<f64> {
         while left > 0 {
             let batch = claim(pool).await?;
             left -= batch.len();
-            match batch.is_empty() {
-                true => has_ended.notified().await,
-                false => hand_over.send(batch)?,
+            if batch.is_empty() {
+                has_ended.notified().await;
+            } else {
+                hand_over.send(batch)?;
             }
         }
         drop(hand_over);

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Measures a release build of the operator on the local cluster, with limits out of the way; the
-# operator of `make up` is put back at the end.
+# Measures a release build of the operator on the local cluster, with limits out of the way and a Postgres that
+# survives a power loss; what `make up` has is put back at the end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 cargo build --release --bin image-factory
 target=$(cargo metadata --format-version 1 --no-deps | jq -r .target_directory)
 cargo rustc -p image-factory-agent --bin image-factory-agent -- -C target-feature=+crt-static
-IMAGE_FACTORY_BINARY="$target/release/image-factory" IMAGE_FACTORY_AGENT_BINARY="$target/debug/image-factory-agent" tests/cluster/up.sh
+POSTGRES_FSYNC=on IMAGE_FACTORY_BINARY="$target/release/image-factory" IMAGE_FACTORY_AGENT_BINARY="$target/debug/image-factory-agent" tests/cluster/up.sh
 # shellcheck source=/dev/null
 source .local/env
 restore() {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use image_factory_core::trigger::{self, Cause, Event};
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
 
 use super::{Error, Result, webhooks};
@@ -35,11 +35,6 @@ pub struct Received {
 pub async fn receive(pool: &PgPool, received: &[Received]) -> Result<usize> {
     let texts =
         |field: fn(&Received) -> &str| -> Vec<String> { received.iter().map(|one| field(one).to_owned()).collect() };
-    let events: Vec<Value> = received
-        .iter()
-        .map(|one| serde_json::to_value(&one.event))
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|error| Error::Row(error.to_string()))?;
     failpoint::statement("webhook.before-store")?;
     let stored = sqlx::query!(
         "with stored as (
@@ -60,8 +55,8 @@ pub async fn receive(pool: &PgPool, received: &[Received]) -> Result<usize> {
         &received.iter().map(|one| one.webhook).collect::<Vec<Uuid>>(),
         &texts(|one| &one.delivery_id),
         &texts(|one| one.event.word()),
-        &received.iter().map(|one| one.payload.clone()).collect::<Vec<Value>>(),
-        &events
+        &received.iter().map(|one| Json(&one.payload)).collect::<Vec<_>>() as _,
+        &received.iter().map(|one| Json(&one.event)).collect::<Vec<_>>() as _
     )
     .fetch_one(pool)
     .await?;

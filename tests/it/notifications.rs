@@ -314,7 +314,7 @@ fn telling(repository: &str) -> WebhookConfigSpec {
     let status = json!({"tokenSecretRef": {"name": "hook", "key": "now"}});
     let mut spec = crate::webhooks::host::spec("github", &json!({"commitStatus": status}));
     let template = spec.template.as_mut().expect("a template");
-    template.spec.source.git.as_mut().expect("a source").url = repository.to_owned();
+    template.spec.source.git.as_mut().expect("a source").url = repository.into();
     spec
 }
 

@@ -1,10 +1,10 @@
-//! Deliveries are stored together: while one statement is under way those that come wait for the next, and share its
+//! Deliveries are stored together: while statements are under way those that come wait for the next, and share its
 //! commit. Each is answered only when its own row is there.
 
 use std::sync::Arc;
 
 use sqlx::PgPool;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::db::{
     self,
@@ -13,6 +13,8 @@ use crate::db::{
 
 /// Deliveries of one statement.
 const BATCH: usize = 100;
+/// Statements at once: a server with more than one processor parses, compresses and commits on each.
+const AT_ONCE: usize = 3;
 
 pub struct Store(mpsc::Sender<Waiting>);
 
@@ -39,7 +41,10 @@ impl Store {
     /// Stores until it is dropped, with all its deliveries answered.
     pub fn new(pool: PgPool) -> Self {
         let (sender, waiting) = mpsc::channel(BATCH);
-        tokio::spawn(store(pool, waiting));
+        let waiting = Arc::new(Mutex::new(waiting));
+        for pool in std::iter::repeat_n(pool, AT_ONCE) {
+            tokio::spawn(store(pool, waiting.clone()));
+        }
         Self(sender)
     }
 
@@ -51,11 +56,14 @@ impl Store {
     }
 }
 
-async fn store(pool: PgPool, mut waiting: mpsc::Receiver<Waiting>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+async fn store(pool: PgPool, waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
+    loop {
+        let mut batch = Vec::with_capacity(BATCH);
+        if waiting.lock().await.recv_many(&mut batch, BATCH).await == 0 {
+            return;
+        }
         let (received, answers): (Vec<Received>, Vec<_>) =
-            batch.drain(..).map(|Waiting { received, stored }| (received, stored)).unzip();
+            batch.into_iter().map(|Waiting { received, stored }| (received, stored)).unzip();
         let together = deliveries::receive(&pool, &received).await.map(drop);
         // What one delivery holds must not keep the others from being stored.
         let is_data = matches!(&together, Err(db::Error::Sql(sqlx::Error::Database(_)))) && received.len() > 1;

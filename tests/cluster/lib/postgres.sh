@@ -2,7 +2,8 @@
 # A Postgres of our own, beside any that the machine runs: own data, port 15432,
 # on the loopback and the node's address, with a generated password. It runs as
 # the user postgres, since it refuses to run as root. Durability against power
-# loss is off (fsync), against killed processes it is not.
+# loss is off (fsync), against killed processes it is not; POSTGRES_FSYNC=on
+# for what is measured.
 
 PGDATA="$STATE/postgres"
 PGSOCKET="$STATE/sock"
@@ -26,7 +27,7 @@ postgres_password() {
 database_url() { printf 'postgres://image_factory:%s@%s:%s/image_factory' "$(postgres_password)" "$1" "$POSTGRES_PORT"; }
 
 postgres_up() {
-	local bin try
+	local bin try fsync=${POSTGRES_FSYNC:-off}
 	bin=$(postgres_bin)
 	install -d -o postgres -g postgres -m 0700 "$PGDATA"
 	install -d -o postgres -g postgres -m 0755 "$PGSOCKET"
@@ -43,7 +44,7 @@ postgres_up() {
 		serve postgres setpriv --reuid postgres --regid postgres --init-groups \
 			env LC_ALL=C.UTF-8 "$bin/postgres" -D "$PGDATA" -p "$POSTGRES_PORT" \
 			-c listen_addresses="127.0.0.1,$NODE_IP" -c unix_socket_directories="$PGSOCKET" \
-			-c fsync=off -c full_page_writes=off -c max_connections=300 -c shared_buffers=256MB \
+			-c fsync="$fsync" -c full_page_writes="$fsync" -c max_connections=300 -c shared_buffers=256MB \
 			-c shared_preload_libraries=pg_stat_statements -c timezone=UTC -c log_timezone=UTC \
 			-c log_line_prefix='%m [%p] %u@%d '
 		while alive postgres >/dev/null; do
