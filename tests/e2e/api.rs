@@ -176,6 +176,8 @@ async fn get(path: &str, token: Option<&str>) -> (StatusCode, Value) {
     for _ in 0..60 {
         match try_get(path, token).await {
             Ok((status, _)) if status == StatusCode::SERVICE_UNAVAILABLE => {}
+            // Other tests end the operator, and a network may answer in its place. What it says itself has a body.
+            Ok((status, body)) if status == StatusCode::NOT_FOUND && body == "" => {}
             Ok(answer) => return answer,
             Err(error) if error.is_timeout() => unreachable!("{error}"),
             Err(_) => {}
