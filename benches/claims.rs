@@ -1,7 +1,7 @@
 //! What a claim costs, on the Postgres of `make up`: builds a second under policies beside River's jobs a second, a
 //! claim beside a long queue of a tenant that may not run more, one beside many groups that no worker fits, a batch of a
-//! hundred and a single build beside the server's own commit. Only the ratios are worth quoting. River is a Go client (`benches/river`), compiled where
-//! there is Go; `BENCH_CLAIMS` and `BENCH_BACKLOG` make it smaller.
+//! hundred and a single build beside the server's own commit. Only the ratios are worth quoting. River is a Go client
+//! (`benches/river`), compiled where there is Go; `BENCH_CLAIMS` and `BENCH_BACKLOG` make it smaller.
 
 mod shared;
 
