@@ -28,7 +28,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-const PATIENCE: Duration = Duration::from_mins(10);
+const PATIENCE: Duration = Duration::from_mins(20);
 const AGAIN: Duration = Duration::from_millis(100);
 /// Bytes of a line, its newline not among them.
 const LINE: usize = 100;
