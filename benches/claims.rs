@@ -21,6 +21,7 @@ use sqlx::PgPool;
 use tokio::{
     process::Command,
     sync::{Notify, mpsc},
+    time::timeout,
 };
 use uuid::Uuid;
 
@@ -30,6 +31,8 @@ const AT_ONCE: i32 = 2_000;
 /// Of one tenant.
 const GROUPS: i64 = 10_000;
 const ROUNDS: usize = 200;
+/// For a build to end.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -172,7 +175,8 @@ async fn through(pool: &PgPool, builds: i64) -> anyhow::Result<f64> {
             let batch = claim(pool).await?;
             left -= batch.len();
             if batch.is_empty() {
-                has_ended.notified().await;
+                let waited = timeout(PATIENCE, has_ended.notified()).await;
+                waited.with_context(|| format!("{left} of {builds} builds did not run"))?;
             } else {
                 hand_over.send(batch)?;
             }

@@ -23,18 +23,17 @@ fn spec(change: Value) -> Value {
     Value::Object([("spec".to_owned(), change)].into_iter().collect())
 }
 
-/// A Build that is accepted with the one change of its specification and refused with the other.
+/// An object that is accepted with the one change of its specification and refused with the other.
+fn of(kind: &'static str, accepted: Value, refused: Value, because: &[&'static str]) -> Case {
+    Case { kind, accepted: Some(spec(accepted)), refused: spec(refused), because: because.to_vec() }
+}
+
 fn build<const N: usize>(accepted: Value, refused: Value, because: [&'static str; N]) -> Case {
-    Case { kind: "Build", accepted: Some(spec(accepted)), refused: spec(refused), because: because.to_vec() }
+    of("Build", accepted, refused, &because)
 }
 
 fn policy<const N: usize>(accepted: Value, refused: Value, because: [&'static str; N]) -> Case {
-    Case {
-        kind: "BuildConcurrencyPolicy",
-        accepted: Some(spec(accepted)),
-        refused: spec(refused),
-        because: because.to_vec(),
-    }
+    of("BuildConcurrencyPolicy", accepted, refused, &because)
 }
 
 fn files(entries: &[(&str, &str)]) -> Value {

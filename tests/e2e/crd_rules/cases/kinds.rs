@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Case, policy, spec};
+use super::{Case, of, policy, spec};
 
 pub fn other_kinds() -> Vec<Case> {
     vec![
@@ -86,12 +86,7 @@ pub fn workers() -> Vec<Case> {
         refused: json!({"metadata": {"name": refused}}),
         because: vec![because],
     };
-    let worker = |accepted, refused, because: &[&'static str]| Case {
-        kind: "BuildWorker",
-        accepted: Some(spec(accepted)),
-        refused: spec(refused),
-        because: because.to_vec(),
-    };
+    let worker = |accepted, refused, because: &[&'static str]| of("BuildWorker", accepted, refused, because);
     let long = "x".repeat(64);
     let tolerations = |one: Value| json!({"tolerations": [one]});
     vec![

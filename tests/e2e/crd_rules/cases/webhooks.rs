@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Case, spec};
+use super::{Case, of, spec};
 
 /// With a template whose source is Git.
 fn merged_git(mut spec: Value) -> Value {
@@ -12,12 +12,7 @@ fn merged_git(mut spec: Value) -> Value {
 }
 
 pub fn webhooks() -> Vec<Case> {
-    let webhook = |accepted, refused, because: &'static str| Case {
-        kind: "WebhookConfig",
-        accepted: Some(spec(accepted)),
-        refused: spec(refused),
-        because: vec![because],
-    };
+    let webhook = |accepted, refused, because: &'static str| of("WebhookConfig", accepted, refused, &[because]);
     let long = "x".repeat(64);
     vec![
         Case {
