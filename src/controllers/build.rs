@@ -33,6 +33,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    apply::Applied,
     pace::Pace,
     plan::{Desired, Plan},
     report::Reported,
@@ -55,6 +56,8 @@ const CONCURRENCY: u16 = 16;
 const RETRY: Duration = Duration::from_secs(5);
 /// By then the watch has brought what a report had not seen.
 const AGAIN: Duration = Duration::from_millis(500);
+/// By then a run that need not wait has been claimed: its first status says where it runs, and costs one write.
+const SETTLED: Duration = Duration::from_millis(100);
 
 pub struct Controlled {
     pub context: Context,
@@ -158,7 +161,9 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
         let refused =
             text::refusal(&live.build)?.or_else(|| validate::refusal(&live.build.spec, &live.namespace, &context.jobs));
         let plan = plan::plan(&Desired::of(&live.build)?, newest.as_ref());
-        let newest = apply::apply(context, &live, newest, plan, refused).await?;
+        let Applied::Stands(newest) = apply::apply(context, &live, newest, plan, refused).await? else {
+            return Ok(Action::requeue(SETTLED));
+        };
         let reported = report::report(context, pace, &Watched::try_from(live.build)?, newest.as_ref()).await?;
         (newest, reported)
     };

@@ -18,16 +18,23 @@ use image_factory_core::{labels, reason::Reason, reference::Reference, storable}
 use kube::ResourceExt;
 use serde_json::json;
 
+pub enum Applied {
+    /// The newest attempt is this.
+    Stands(Option<Newest>),
+    /// A run was queued, whoever did it.
+    Queued,
+}
+
 pub async fn apply(
     context: &Context,
     live: &Live,
     newest: Option<Newest>,
     plan: Plan,
     refused: Option<(Reason, String)>,
-) -> Result<Option<Newest>, Error> {
+) -> Result<Applied, Error> {
     let (uid, pool) = (live.build.uid().unwrap_or_default(), &context.pool);
     match plan {
-        Plan::Nothing => return Ok(newest),
+        Plan::Nothing => return Ok(Applied::Stands(newest)),
         Plan::Cancel => {
             builds::request_cancel_of(pool, &uid, live.build.metadata.generation.unwrap_or_default()).await?;
         }
@@ -51,9 +58,10 @@ pub async fn apply(
                     "a run was queued"
                 );
             }
+            return Ok(Applied::Queued);
         }
     }
-    Ok(builds::newest(pool, &uid).await?)
+    Ok(Applied::Stands(builds::newest(pool, &uid).await?))
 }
 
 fn new_attempt(
