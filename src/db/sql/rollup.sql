@@ -10,19 +10,20 @@ with days as (
     from unnest($1::uuid[], $2::uuid[], $3::date[]) as days (id, tenant_id, date)
 ),
 ended as (
-    select d.id as day_id, b.status, b.seconds, b.build_method, r.failure_reason,
-           case when b.seconds is not null then r.queue_wait_milliseconds end as waited
+    select d.id as day_id, d.begins, b.status, b.started_at, b.completed_at, b.build_method, b.seconds,
+           -- As build_results.queue_wait_milliseconds (finish.sql), from the same times.
+           case when b.seconds is not null then
+               greatest(0, extract(epoch from b.started_at - greatest(b.queued_at, b.not_before)) * 1000)::bigint
+           end as waited,
+           case when b.status = 'failed' then (select failure_reason from build_results where build_id = b.id) end as failure_reason
     from days d
     cross join lateral (
-        select id, status, build_method,
+        select id, status, build_method, queued_at, not_before, started_at, completed_at,
                case when started_at is not null then greatest(0, extract(epoch from completed_at - started_at)) end as seconds
         from builds
         where tenant_id = d.tenant_id and completed_at >= d.begins and completed_at < d.ends
         offset 0
     ) b
-    cross join lateral (
-        select queue_wait_milliseconds, failure_reason from build_results where build_id = b.id offset 0
-    ) r
 ),
 measured as (
     select day_id,
@@ -45,13 +46,13 @@ measured as (
 ),
 -- The part of each run that lies in the day, from its begin up to but not including its end.
 ran as (
-    select d.id as day_id, greatest(b.started_at, d.begins) as began, least(b.completed_at, d.ends) as ended
+    select day_id, greatest(started_at, begins) as began, completed_at as ended
+    from ended
+    where started_at is not null
+    union all
+    select d.id, greatest(b.started_at, d.begins), least(b.completed_at, d.ends)
     from days d
     cross join lateral (
-        select started_at, completed_at
-        from builds
-        where tenant_id = d.tenant_id and completed_at >= d.begins and completed_at < d.ends and started_at is not null
-        union all
         select started_at, completed_at
         from builds
         where tenant_id = d.tenant_id and completed_at >= d.ends and started_at < d.ends

@@ -45,7 +45,7 @@ async fn builds(pool: &PgPool) -> sqlx::Result<()> {
              ('amber', 'stool', 1, 660, 1, 'cancelled', null, 'Cancelled', 'kaniko');
          insert into builds (id, tenant_id, project_id, build_number, status, queued_at, started_at, completed_at, worker_id, error_message,
              resource_namespace, resource_name, resource_uid, run, attempt, inputs_hash, observed_generation, build_method)
-         select md5(name || run)::uuid, md5(tenant)::uuid, md5(tenant)::uuid, start, status, at, at, at + make_interval(mins => minutes),
+         select md5(name || run)::uuid, md5(tenant)::uuid, md5(tenant)::uuid, start, status, at - make_interval(secs => start / 100.0), at, at + make_interval(mins => minutes),
              md5('everyone')::uuid, case when status = 'failed' then name || ' broke' end, tenant, name, name, run, 1, 'h', 1, method
          from told, lateral (select date_trunc('day', now(), 'UTC') - interval '2 days' + make_interval(mins => start) as at) times;
          insert into build_configs (id, build_id, build_method, spec)
