@@ -28,6 +28,8 @@ use uuid::Uuid;
 const TENANTS: i32 = 100;
 /// River's own benchmark has so many workers.
 const AT_ONCE: i32 = 2_000;
+/// Builds that are ended by one statement.
+const TOGETHER: usize = 500;
 /// Of one tenant.
 const GROUPS: i64 = 10_000;
 const ROUNDS: usize = 200;
@@ -164,7 +166,7 @@ async fn clear(pool: &PgPool) -> anyhow::Result<()> {
 }
 
 /// Claims until nothing is queued, while what was claimed is ended, as River's jobs are; builds a second. What River
-/// completes in batches is ended in batches here.
+/// completes in batches is ended in batches here, of which each makes room for the next claim.
 async fn through(pool: &PgPool, builds: i64) -> anyhow::Result<f64> {
     let begun = Instant::now();
     let (hand_over, mut claimed) = mpsc::unbounded_channel();
@@ -186,8 +188,10 @@ async fn through(pool: &PgPool, builds: i64) -> anyhow::Result<f64> {
     };
     let ending = async {
         while let Some(batch) = claimed.recv().await {
-            end(pool, &batch).await?;
-            has_ended.notify_one();
+            for some in batch.chunks(TOGETHER) {
+                end(pool, some).await?;
+                has_ended.notify_one();
+            }
         }
         anyhow::Ok(())
     };

@@ -31,6 +31,8 @@ const IDLE: usize = 20;
 const PAUSE: Duration = Duration::from_millis(300);
 const BURST: usize = 200;
 const REAL: usize = 5;
+/// For what the operator costs with nothing to do.
+const RESTING: Duration = Duration::from_secs(20);
 const FINISHED: usize = 1_000;
 const PATIENCE: Duration = Duration::from_mins(5);
 
@@ -123,9 +125,12 @@ impl Bench {
     }
 
     /// Builds that really run: how long after the end of `inspect` the Job is complete and the
-    /// Build's status says so (means), and what a build costs the operator.
+    /// Build's status says so (means), and what a build costs the operator beside what it costs without any.
     async fn real(&self) -> anyhow::Result<(Duration, Duration, Duration)> {
-        let cpu_before = cpu()?;
+        let (before, began) = (cpu()?, Instant::now());
+        tokio::time::sleep(RESTING).await;
+        let at_rest = (cpu()?.saturating_sub(before)).as_secs_f64() / began.elapsed().as_secs_f64();
+        let (cpu_before, began) = (cpu()?, Instant::now());
         let (mut to_complete, mut to_status) = (Duration::ZERO, Duration::ZERO);
         for index in 0..REAL {
             let name = format!("real-{index}");
@@ -157,7 +162,8 @@ impl Bench {
             self.clear().await?;
         }
         let count = u32::try_from(REAL)?;
-        Ok((to_complete / count, to_status / count, cpu()?.saturating_sub(cpu_before) / count))
+        let cost = cpu()?.saturating_sub(cpu_before).saturating_sub(began.elapsed().mul_f64(at_rest));
+        Ok((to_complete / count, to_status / count, cost / count))
     }
 
     /// Builds that end at once, being refused: finished objects for the operator to keep in mind.

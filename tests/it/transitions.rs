@@ -179,3 +179,23 @@ async fn a_table_that_has_grown_is_not_read_whole_for_a_transition_nor_by_the_ch
     .expect("it works");
     assert_eq!(read_whole, Vec::<String>::new());
 }
+
+/// Planning for the values of each time takes longer than most statements do: what the queue's view costs to plan, a
+/// status would cost at each look.
+#[sqlx::test(migrations = "./migrations")]
+async fn a_statement_is_planned_once_a_connection_and_not_for_each_of_its_values(pool: PgPool) {
+    let url = sqlx::ConnectOptions::to_url_lossy(&*pool.connect_options()).to_string();
+    let operators = db::pool(&config::Database { url, connections: NonZeroU16::MIN }).expect("an address");
+    for name in ["wall", "roof", "door"] {
+        queued(&operators, &attempt("green", name)).await;
+        newest(&operators, &format!("uid-green-{name}")).await.expect("it works");
+    }
+    let plans: Vec<(String, i64, i64)> =
+        sqlx::query_as("select left(statement, 40), generic_plans, custom_plans from pg_prepared_statements")
+            .fetch_all(&operators)
+            .await
+            .expect("it works");
+    assert!(plans.iter().any(|(_, generic, _)| *generic > 1), "they were asked more than once: {plans:?}");
+    let custom: Vec<_> = plans.iter().filter(|(_, _, custom)| *custom > 0).collect();
+    assert!(custom.is_empty(), "{custom:?}");
+}

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use image_factory_core::pod::{EXIT_AGENT, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -53,12 +54,18 @@ impl Start {
     }
 }
 
+/// What a command may print before anybody reads it, in bytes: the most that Linux grants to everyone. A builder that has
+/// to wait for its own output reads that of its RUN late, and Buildah reads none any more once the RUN has ended.
+const PIPE_BYTES: i32 = 1024 * 1024;
+
 /// The process leads its group, so one number names both. The reader is at its end when every process that inherited the
 /// pipe has ended.
 pub fn start(command: &Start) -> Result<(Pid, PipeReader), NotStarted> {
     let own = |sentence: String| NotStarted { code: EXIT_AGENT, sentence };
     let no_pipe = |error: io::Error| own(format!("failed to make a pipe: {error}"));
     let (reader, writer) = io::pipe().map_err(no_pipe)?;
+    // Whoever may not have so much has what a pipe has by itself.
+    let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     let mut process = Command::new(&command.argv[0]);
     if let Some(folder) = &command.folder {
         process.current_dir(folder);

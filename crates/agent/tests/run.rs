@@ -146,6 +146,23 @@ fn a_great_deal_of_output_arrives_whole() {
     assert_eq!((report.lines, report.bytes), (300_000, expected.len() as u64));
 }
 
+/// A builder that waits for its output reads that of its RUN too late.
+#[test]
+fn a_command_need_not_wait_for_whoever_reads_the_log() {
+    let volume = Volume::new();
+    let printed = volume.path("printed");
+    let script = format!("seq 1 140000; : > {printed}");
+    let mut agent = volume.agent(&[], &["sh", "-c", &script]).spawn().expect("the agent starts");
+    let begun = Instant::now();
+    while !PathBuf::from(&printed).exists() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it waits");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let log = rest(agent.stdout.take().expect("a pipe"));
+    assert!(agent.wait().expect("it ends").success());
+    assert_eq!((log.lines().count(), log.lines().last()), (140_000, Some("140000")));
+}
+
 #[test]
 fn commands_run_in_sequence_and_stop_at_the_first_failure() {
     let volume = Volume::new();
