@@ -164,6 +164,7 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
         let Applied::Stands(newest) = apply::apply(context, &live, newest, plan, refused).await? else {
             return Ok(Action::requeue(SETTLED));
         };
+        let newest = newest.map(|newest| *newest);
         let reported = report::report(context, pace, &Watched::try_from(live.build)?, newest.as_ref()).await?;
         (newest, reported)
     };

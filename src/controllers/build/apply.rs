@@ -20,7 +20,7 @@ use serde_json::json;
 
 pub enum Applied {
     /// The newest attempt is this.
-    Stands(Option<Newest>),
+    Stands(Option<Box<Newest>>),
     /// A run was queued, whoever did it.
     Queued,
 }
@@ -34,7 +34,7 @@ pub async fn apply(
 ) -> Result<Applied, Error> {
     let (uid, pool) = (live.build.uid().unwrap_or_default(), &context.pool);
     match plan {
-        Plan::Nothing => return Ok(Applied::Stands(newest)),
+        Plan::Nothing => return Ok(Applied::Stands(newest.map(Box::new))),
         Plan::Cancel => {
             builds::request_cancel_of(pool, &uid, live.build.metadata.generation.unwrap_or_default()).await?;
         }
@@ -61,7 +61,7 @@ pub async fn apply(
             return Ok(Applied::Queued);
         }
     }
-    Ok(Applied::Stands(builds::newest(pool, &uid).await?))
+    Ok(Applied::Stands(builds::newest(pool, &uid).await?.map(Box::new)))
 }
 
 fn new_attempt(
