@@ -57,7 +57,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// By then the watch has brought what a report had not seen.
 const AGAIN: Duration = Duration::from_millis(500);
 /// By then a run that need not wait has been claimed: its first status says where it runs, and costs one write.
-const SETTLED: Duration = Duration::from_millis(100);
+pub const SETTLED: Duration = Duration::from_millis(100);
 
 pub struct Controlled {
     pub context: Context,

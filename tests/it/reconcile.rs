@@ -6,7 +6,7 @@ mod changes;
 
 use std::sync::Arc;
 
-use image_factory::controllers::build::{Controlled, deleted, reconcile, watched::Guarded};
+use image_factory::controllers::build::{Controlled, SETTLED, deleted, reconcile, watched::Guarded};
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -39,10 +39,15 @@ impl Fixture {
         self.seen(build).await;
     }
 
-    /// Reconciles what the watch knows.
+    /// Reconciles what the watch knows, and once more where a run was queued: then its status is written.
     async fn seen(&self, build: &Value) -> Action {
         let build: Guarded = serde_json::from_value(build.clone()).expect("even what is no Build has metadata");
-        reconcile(Arc::new(build), self.controlled.clone()).await.expect("it is reconciled")
+        let build = Arc::new(build);
+        let again = reconcile(build.clone(), self.controlled.clone()).await.expect("it is reconciled");
+        if again != Action::requeue(SETTLED) {
+            return again;
+        }
+        reconcile(build, self.controlled.clone()).await.expect("it is reconciled")
     }
 
     async fn rows(&self) -> Vec<Value> {

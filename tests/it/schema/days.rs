@@ -363,7 +363,7 @@ async fn counting_reads_the_days_that_changed_and_not_the_history(pool: PgPool) 
         }
     }
     let days = days.join("\n");
-    for index in ["builds_ended_idx", "builds_over_midnight_idx", "builds_running_by_"] {
+    for index in ["builds_ended_idx", "builds_over_midnight_idx", "builds_running_idx"] {
         assert!(days.contains(index), "{index} is not used:\n{days}");
     }
     assert!(stale.join("\n").contains("build_results_to_count_idx"), "{}", stale.join("\n"));
