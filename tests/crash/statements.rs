@@ -31,7 +31,7 @@ const BUILDS: usize = 34;
 const COUNTED: u32 = 30;
 
 /// Parts of statements that do not grow with builds, or are about logs.
-const APART: [&str; 36] = [
+const APART: [&str; 37] = [
     "-- Queued builds that have waited for longer",
     "-- The whole queue, with what holds each build back",
     TURN,
@@ -57,6 +57,7 @@ const APART: [&str; 36] = [
     POLICIES,
     DELIVERIES,
     "-- Deliveries whose Build is to be made now",
+    "-- Ends the deliveries that wait for a webhook",
     "-- Live Builds of webhooks with `supersede`",
     "-- How each declared webhook is",
     "-- Takes notifications that are due",
