@@ -129,7 +129,7 @@ impl Bench {
     async fn real(&self) -> anyhow::Result<(Duration, Duration, Duration)> {
         let (before, began) = (cpu()?, Instant::now());
         tokio::time::sleep(RESTING).await;
-        let at_rest = (cpu()?.saturating_sub(before)).as_secs_f64() / began.elapsed().as_secs_f64();
+        let at_rest = cpu()?.saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64();
         let (cpu_before, began) = (cpu()?, Instant::now());
         let (mut to_complete, mut to_status) = (Duration::ZERO, Duration::ZERO);
         for index in 0..REAL {

@@ -33,7 +33,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    apply::Applied,
     pace::Pace,
     plan::{Desired, Plan},
     report::Reported,
@@ -161,10 +160,12 @@ async fn reconcile_build(build: &Guarded, controlled: &Controlled) -> Result<Act
         let refused =
             text::refusal(&live.build)?.or_else(|| validate::refusal(&live.build.spec, &live.namespace, &context.jobs));
         let plan = plan::plan(&Desired::of(&live.build)?, newest.as_ref());
-        let Applied::Stands(newest) = apply::apply(context, &live, newest, plan, refused).await? else {
-            return Ok(Action::requeue(SETTLED));
+        apply::apply(context, &live, newest.as_ref(), plan, refused).await?;
+        let newest = match plan {
+            Plan::Nothing => newest,
+            Plan::NewRun { .. } => return Ok(Action::requeue(SETTLED)),
+            Plan::Cancel | Plan::Amend => builds::newest(pool, &uid).await?,
         };
-        let newest = newest.map(|newest| *newest);
         let reported = report::report(context, pace, &Watched::try_from(live.build)?, newest.as_ref()).await?;
         (newest, reported)
     };

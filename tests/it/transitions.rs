@@ -154,11 +154,16 @@ async fn an_end_is_written_whatever_its_words_hold(pool: PgPool) {
     assert_eq!(broken_histories(&pool).await, Vec::<String>::new());
 }
 
+/// One connection to the test's database, as the operator has it.
+fn operators(pool: &PgPool) -> PgPool {
+    let url = sqlx::ConnectOptions::to_url_lossy(&*pool.connect_options()).to_string();
+    db::pool(&config::Database { url, connections: NonZeroU16::MIN }).expect("an address")
+}
+
 /// What the planner was told last is that there is next to nothing, as in the minute after a burst.
 #[sqlx::test(migrations = "./migrations")]
 async fn a_table_that_has_grown_is_not_read_whole_for_a_transition_nor_by_the_checks_of_its_keys(pool: PgPool) {
-    let url = sqlx::ConnectOptions::to_url_lossy(&*pool.connect_options()).to_string();
-    let operators = db::pool(&config::Database { url, connections: NonZeroU16::MIN }).expect("an address");
+    let operators = operators(&pool);
     limits(&pool, 10, 10).await;
     sqlx::raw_sql("analyze").execute(&pool).await.expect("it works");
     for name in 0..50 {
@@ -184,8 +189,7 @@ async fn a_table_that_has_grown_is_not_read_whole_for_a_transition_nor_by_the_ch
 /// status would cost at each look.
 #[sqlx::test(migrations = "./migrations")]
 async fn a_statement_is_planned_once_a_connection_and_not_for_each_of_its_values(pool: PgPool) {
-    let url = sqlx::ConnectOptions::to_url_lossy(&*pool.connect_options()).to_string();
-    let operators = db::pool(&config::Database { url, connections: NonZeroU16::MIN }).expect("an address");
+    let operators = operators(&pool);
     for name in ["wall", "roof", "door"] {
         queued(&operators, &attempt("green", name)).await;
         newest(&operators, &format!("uid-green-{name}")).await.expect("it works");

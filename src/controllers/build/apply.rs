@@ -1,4 +1,4 @@
-//! Carries out a plan in Postgres, and gives the newest attempt as it is then.
+//! Carries out a plan in Postgres.
 //!
 //! A new run is made in an order that keeps a stale operator from bringing old inputs back: the
 //! newest run is read first, then the Build itself from the API server, then the row is inserted
@@ -18,23 +18,16 @@ use image_factory_core::{labels, reason::Reason, reference::Reference, storable}
 use kube::ResourceExt;
 use serde_json::json;
 
-pub enum Applied {
-    /// The newest attempt is this.
-    Stands(Option<Box<Newest>>),
-    /// A run was queued, whoever did it.
-    Queued,
-}
-
 pub async fn apply(
     context: &Context,
     live: &Live,
-    newest: Option<Newest>,
+    newest: Option<&Newest>,
     plan: Plan,
     refused: Option<(Reason, String)>,
-) -> Result<Applied, Error> {
+) -> Result<(), Error> {
     let (uid, pool) = (live.build.uid().unwrap_or_default(), &context.pool);
     match plan {
-        Plan::Nothing => return Ok(Applied::Stands(newest.map(Box::new))),
+        Plan::Nothing => {}
         Plan::Cancel => {
             builds::request_cancel_of(pool, &uid, live.build.metadata.generation.unwrap_or_default()).await?;
         }
@@ -49,7 +42,7 @@ pub async fn apply(
             builds::amend(pool, &uid, &amended).await?;
         }
         Plan::NewRun { run } => {
-            let attempt = new_attempt(live, newest.as_ref(), run, refused, context.records_users)?;
+            let attempt = new_attempt(live, newest, run, refused, context.records_users)?;
             if builds::enqueue(pool, &attempt).await?.is_some() {
                 tracing::info!(
                     build.namespace = live.namespace.name,
@@ -58,10 +51,9 @@ pub async fn apply(
                     "a run was queued"
                 );
             }
-            return Ok(Applied::Queued);
         }
     }
-    Ok(Applied::Stands(builds::newest(pool, &uid).await?.map(Box::new)))
+    Ok(())
 }
 
 fn new_attempt(

@@ -32,7 +32,7 @@ impl Desired {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// Make this run; live attempts of older runs are cancelled in the same transaction.
     NewRun {

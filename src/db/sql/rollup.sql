@@ -1,5 +1,5 @@
 -- Computes days of tenants anew, each from the builds that ended or ran on it: found by index, so that the
--- cost is that of those days, however long the history. Each `offset 0` keeps the planner from reading a
+-- cost is that of those days, however long the history. The `offset 0` keeps the planner from reading a
 -- whole table instead.
 with days as (
     select id,
